@@ -1,0 +1,65 @@
+"""The command ``hhrnet``: one file per command, gathered here."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from importlib.metadata import version
+from typing import Annotated
+
+import typer
+
+from hhrnet_deploy.cli import console, models
+from hhrnet_deploy.errors import HHRNetError
+
+app = typer.Typer(
+    name="hhrnet",
+    help="HigherHRNet from a PyTorch checkpoint to an engine, with COCO AP measured at both ends.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("models")(models.models)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"hhrnet-deploy {version('hhrnet-deploy')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    show_version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Options of every command."""
+
+
+def _report(error: HHRNetError) -> int:
+    console.log.print(f"[bold red]error:[/] ", end="")
+    console.log.print(str(error), markup=False)
+    return error.exit_code
+
+
+def _os_error(error: OSError) -> HHRNetError:
+    where = f" ({error.filename})" if error.filename else ""
+    if error.errno == errno.ENOSPC:
+        return HHRNetError(f"The disk is full{where}.", hint="Free some space and run the command again.")
+    return HHRNetError(f"{error.strerror or error}{where}.")
+
+
+def main() -> None:
+    """Run the command line; exit 0 ok, 1 error, 2 usage, 3 a gate failed, 130 interrupted."""
+    try:
+        app()
+    except (HHRNetError, OSError) as error:
+        if os.environ.get("HHRNET_DEBUG") == "1":
+            raise
+        sys.exit(_report(error if isinstance(error, HHRNetError) else _os_error(error)))
+    except KeyboardInterrupt:
+        console.info("interrupted")
+        sys.exit(130)
