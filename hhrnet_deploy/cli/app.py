@@ -40,7 +40,7 @@ def _root(
 
 
 def _report(error: HHRNetError) -> int:
-    console.log.print(f"[bold red]error:[/] ", end="")
+    console.log.print("[bold red]error:[/] ", end="")
     console.log.print(str(error), markup=False)
     return error.exit_code
 

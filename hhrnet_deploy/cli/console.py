@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
@@ -28,12 +29,34 @@ out = Console(highlight=False, soft_wrap=True)
 class Advance(Protocol):
     """Report progress: ``advance(done, note)``; ``done`` counts from the start."""
 
-    def __call__(self, done: int, note: str = "") -> None: ...
+    def __call__(self, done: int, note: str = "") -> None:
+        """``done`` items are finished; ``note`` is a short remark such as a loss."""
+
+
+# Seconds between two progress lines in a log file.
+_LINE_EVERY = 15.0
+
+
+class _Lines:
+    """Progress as plain lines, for logs: one every fifteen seconds."""
+
+    def __init__(self, title: str, total: int | None) -> None:
+        self._title = title
+        self._of = "" if total is None else f"/{total}"
+        self._due = time.monotonic() + _LINE_EVERY
+
+    def __call__(self, done: int, note: str = "") -> None:
+        if time.monotonic() >= self._due:
+            self._due = time.monotonic() + _LINE_EVERY
+            info(f"{self._title} {done}{self._of} {note}".rstrip())
 
 
 @contextmanager
 def progress(title: str, total: int | None) -> Iterator[Advance]:
-    """A bar with an ETA on stderr; plain lines now and then where stderr is no terminal."""
+    """A bar with an ETA on stderr; a plain line every fifteen seconds where stderr is no terminal."""
+    if not log.is_terminal:
+        yield _Lines(title, total)
+        return
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),
@@ -43,7 +66,7 @@ def progress(title: str, total: int | None) -> Iterator[Advance]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     )
-    with Progress(*columns, console=log, transient=True, disable=not log.is_terminal) as bar:
+    with Progress(*columns, console=log, transient=True) as bar:
         task = bar.add_task(title, total=total, note="")
 
         def advance(done: int, note: str = "") -> None:

@@ -1,0 +1,46 @@
+# Two commands on a fresh machine: `make demo` and `make test`.
+PYTHON ?= python3
+VENV ?= .venv
+# Another build of torch, for example: make demo TORCH_INDEX=https://download.pytorch.org/whl/cu130
+TORCH_INDEX ?=
+PIP_INDEX = $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX),)
+BIN = $(VENV)/bin
+SOURCES = $(shell git ls-files hhrnet_deploy training calibration engines CMakeLists.txt pyproject.toml constraints.txt 2>/dev/null)
+
+.PHONY: demo test lint slow figures clean
+
+demo: $(VENV)/.installed
+	$(BIN)/hhrnet demo
+
+test: $(VENV)/.test
+	$(BIN)/pytest -n auto --dist loadgroup
+
+slow: $(VENV)/.test
+	$(BIN)/pytest -m slow
+
+figures: $(VENV)/.test
+	$(BIN)/pytest -m figures -s
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run --Werror $$(git ls-files '*.h' '*.cpp' '*.cu')
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: $(BIN)/python $(SOURCES)
+	$(BIN)/python -m pip install $(PIP_INDEX) -c constraints.txt .
+	touch $@
+
+$(VENV)/.test: $(VENV)/.installed
+	$(BIN)/python -m pip install $(PIP_INDEX) -c constraints.txt '.[test]'
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.test
+	$(BIN)/python -m pip install $(PIP_INDEX) -c constraints.txt '.[test,dev]'
+	touch $@
+
+clean:
+	rm -rf build dist $(VENV)
