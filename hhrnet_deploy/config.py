@@ -8,6 +8,10 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from hhrnet_deploy.skeletons import Skeleton
 
+# Per-channel mean and standard deviation (RGB, of pixels divided by 255) that every network here is trained with.
+IMAGE_MEAN = (0.485, 0.456, 0.406)
+IMAGE_STD = (0.229, 0.224, 0.225)
+
 
 class DecodeConfig(BaseModel):
     """How heads become people.

@@ -1,0 +1,81 @@
+"""The PyTorch module itself as a runner: the reference that engines are measured against."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hhrnet_deploy.heads import Heads
+from hhrnet_deploy.targets.normalize import normalize
+from hhrnet_deploy.targets.runner import Images, Runner, RunnerInfo
+
+if TYPE_CHECKING:
+    import torch
+
+    from hhrnet_deploy.model.presets import Preset
+
+
+class TorchRunner(Runner):
+    """A network in PyTorch, float32; on a GPU without TF32, which would cost three digits.
+
+    Args:
+        network: float32 (N, 3, H, W) normalised to (coarse, fine); eval mode and device last while the runner is open.
+        preset: what the network is.
+        name: what reports call it.
+        device: a torch device; default ``cuda`` where there is one, else ``cpu``.
+    """
+
+    def __init__(
+        self, network: torch.nn.Module, preset: Preset, *, name: str = "checkpoint", device: str | None = None
+    ) -> None:
+        super().__init__(
+            RunnerInfo(
+                name=name,
+                kind="checkpoint",
+                target="torch",
+                precision="fp32",
+                preset=preset.name,
+                skeleton=preset.skeleton,
+                short_side=preset.short_side,
+                input="float",
+            )
+        )
+        self._network = network
+        self._wanted = device
+        self._device: torch.device | None = None
+        self._before: tuple[torch.device, bool] | None = None
+
+    def _open(self) -> None:
+        import torch
+
+        self._before = next(self._network.parameters()).device, self._network.training
+        self._device = torch.device(self._wanted or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self._network.to(self._device).eval()
+        # channels_last runs the convolutions a fifth faster on CPUs.
+        self._network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def _close(self) -> None:
+        if self._before is not None:
+            device, training = self._before
+            self._network.to(device).train(training)
+        self._before = self._device = None
+
+    def _run(self, images: Images) -> Heads:
+        import torch
+
+        with torch.inference_mode(), torch.backends.cudnn.flags(allow_tf32=False):
+            pixels = torch.from_numpy(normalize(images)).to(self._device, memory_format=torch.channels_last)
+            coarse, fine = self._network(pixels)
+            return Heads(*(head.float().contiguous().cpu().numpy() for head in (coarse, fine)))
+
+
+def open_checkpoint(checkpoint: str | Path, preset: str | None = None, *, device: str | None = None) -> TorchRunner:
+    """A runner of a checkpoint file, or of the model that ships (``"default"``).
+
+    Raises:
+        CheckpointError: the file is missing, unreadable or of another network than ``preset``.
+    """
+    from hhrnet_deploy.model import load_model
+
+    network = load_model(preset, checkpoint)
+    return TorchRunner(network, network.preset, name=Path(checkpoint).name, device=device)
