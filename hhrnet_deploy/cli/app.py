@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from hhrnet_deploy.cli import console, models
+from hhrnet_deploy.cli import console, doctor, models
 from hhrnet_deploy.errors import HHRNetError
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("models")(models.models)
+app.command("doctor")(doctor.doctor)
 
 
 def _print_version(wanted: bool) -> None:

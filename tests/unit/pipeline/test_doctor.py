@@ -1,0 +1,59 @@
+"""``hhrnet doctor`` reports what is there, not what it hopes for."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from hhrnet_deploy.cli.app import app
+from hhrnet_deploy.pipeline.doctor import diagnose
+
+
+def _fake_tool(folder: Path, name: str, output: str) -> None:
+    tool = folder / name
+    tool.write_text(f"#!/bin/sh\ncat <<'END'\n{output}\nEND\n")
+    tool.chmod(0o755)
+
+
+def _ability(name: str) -> bool:
+    return next(ability.works for ability in diagnose().abilities if ability.name == name)
+
+
+def test_cards_are_read_from_nvidia_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _fake_tool(tmp_path, "nvidia-smi", "NVIDIA L4, 8.9, 23034, 580.65.06\nTesla T4, 7.5, 15360, 580.65.06")
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    gpus = diagnose().gpus
+    assert [(gpu.name, gpu.compute_capability, gpu.memory_mib) for gpu in gpus] == [
+        ("NVIDIA L4", "8.9", 23034),
+        ("Tesla T4", "7.5", 15360),
+    ]
+
+
+def test_without_cards_nothing_runs_on_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert diagnose().gpus == []
+    assert not _ability("run engines on a GPU")
+
+
+def test_a_missing_compiler_is_named_with_its_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    kernels = next(a for a in diagnose().abilities if a.name == "compile CUDA kernels")
+    assert not kernels.works
+    assert kernels.remedy is not None
+
+
+def test_the_installed_cpu_engines_are_seen() -> None:
+    assert _ability("target openvino")
+    assert _ability("target onnxruntime")
+
+
+def test_json_is_one_document() -> None:
+    done = CliRunner().invoke(app, ["doctor", "--json"])
+    assert done.exit_code == 0
+    document = json.loads(done.stdout)
+    assert document["packages"]["numpy"]
+    assert {"python", "gpus", "abilities", "compilers"} <= set(document)
