@@ -1,0 +1,119 @@
+"""Every frame once, in order, with its sound; an interrupted run keeps what was done."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from hhrnet_deploy.errors import InputError
+from hhrnet_deploy.visualize.video import Frame, VideoReader, VideoWriter
+
+FPS = 10.0
+
+
+def _frame(number: int, size: tuple[int, int] = (64, 48)) -> Frame:
+    """A grey frame whose brightness is its number, which survives compression."""
+    width, height = size
+    return Frame(number, number / FPS, np.full((height, width, 3), 8 * number + 16, np.uint8))
+
+
+def _write(path: Path, count: int, size: tuple[int, int] = (64, 48), audio_from: str | None = None) -> None:
+    with VideoWriter(path, FPS, audio_from=audio_from) as writer:
+        for number in range(count):
+            writer.write(_frame(number, size))
+
+
+def _levels(path: Path) -> list[int]:
+    with VideoReader(str(path)) as reader:
+        return [round((float(frame.image.mean()) - 16) / 8) for frame in reader]
+
+
+def _with_sound(path: Path, seconds: int) -> None:
+    with av.open(str(path), "w") as container:
+        picture = container.add_stream("libx264", rate=int(FPS))
+        picture.width, picture.height, picture.pix_fmt = 64, 48, "yuv420p"
+        sound = container.add_stream("aac", rate=44100)
+        for number in range(int(seconds * FPS)):
+            frame = av.VideoFrame.from_ndarray(_frame(number).image, format="rgb24")
+            frame.pts, frame.time_base = number, Fraction(1, int(FPS))
+            container.mux(picture.encode(frame))
+        for start in range(0, seconds * 44100, 1024):
+            wave = np.sin(np.arange(start, start + 1024) / 20).astype(np.float32)[None]
+            frame = av.AudioFrame.from_ndarray(wave, format="fltp", layout="mono")
+            frame.sample_rate, frame.pts, frame.time_base = 44100, start, Fraction(1, 44100)
+            container.mux(sound.encode(frame))
+        container.mux(picture.encode(None))
+        container.mux(sound.encode(None))
+
+
+@pytest.mark.parametrize("with_av", [True, False])
+def test_frames_come_back_once_and_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, with_av: bool) -> None:
+    path = tmp_path / "out.mp4"
+    with VideoWriter(path, FPS) as writer:
+        writer.with_sound = with_av
+        for number in range(25):
+            writer.write(_frame(number))
+    assert _levels(path) == list(range(25))
+
+
+def test_odd_sizes_are_written(tmp_path: Path) -> None:
+    _write(tmp_path / "odd.mp4", 3, size=(63, 47))
+    with VideoReader(str(tmp_path / "odd.mp4")) as reader:
+        assert next(iter(reader)).image.shape == (48, 64, 3)
+
+
+def test_the_sound_is_copied(tmp_path: Path) -> None:
+    _with_sound(tmp_path / "in.mp4", seconds=2)
+    _write(tmp_path / "out.mp4", 20, audio_from=str(tmp_path / "in.mp4"))
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        track = container.streams.audio[0]
+        heard = sum(packet.duration or 0 for packet in container.demux(track)) * track.time_base
+    assert 1.7 < float(heard) < 2.3
+
+
+def test_an_interrupted_run_keeps_the_frames_so_far(tmp_path: Path) -> None:
+    def interrupted() -> None:
+        with VideoWriter(tmp_path / "out.mp4", FPS) as writer:
+            for number in range(7):
+                writer.write(_frame(number))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert _levels(tmp_path / "out.mp4") == list(range(7))
+    assert [path.name for path in tmp_path.iterdir()] == ["out.mp4"]
+
+
+def test_no_frame_leaves_no_file(tmp_path: Path) -> None:
+    _write(tmp_path / "out.mp4", 0)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_truncated_file_ends_with_its_last_readable_frame(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(-8, 8, (48, 64, 3))
+    with VideoWriter(tmp_path / "whole.mkv", FPS) as writer:
+        for number in range(25):
+            grey = _frame(number)
+            writer.write(Frame(number, grey.time, (grey.image + np.roll(noise, 5 * number, 0)).astype(np.uint8)))
+    data = (tmp_path / "whole.mkv").read_bytes()
+    (tmp_path / "cut.mkv").write_bytes(data[: len(data) * 2 // 3])
+    levels = _levels(tmp_path / "cut.mkv")
+    assert 0 < len(levels) < 25
+    assert levels == list(range(len(levels)))
+
+
+def test_a_file_that_is_no_video_is_named(tmp_path: Path) -> None:
+    (tmp_path / "page.mp4").write_text("<html>not found</html>")
+    with pytest.raises(InputError, match=r"page\.mp4"), VideoReader(str(tmp_path / "page.mp4")):
+        pass
+
+
+def test_a_frame_of_another_size_is_refused(tmp_path: Path) -> None:
+    with VideoWriter(tmp_path / "out.mp4", FPS) as writer:
+        writer.write(_frame(0))
+        with pytest.raises(InputError, match="32x32"):
+            writer.write(_frame(1, size=(32, 32)))
