@@ -74,7 +74,7 @@ def _read_bytes(path: Path) -> bytes:
 
 def _is_truncated(data: bytes) -> bool:
     if data.startswith(b"\xff\xd8\xff"):
-        return _is_truncated_jpeg(data)
+        return not data.endswith(b"\xff\xd9") and _is_truncated_jpeg(data)
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
         return _is_truncated_png(data)
     return False

@@ -1,0 +1,118 @@
+"""What the annotations of one image mean for training: the joints to learn and the regions to leave out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from hhrnet_deploy.errors import InputError
+
+_HINT = "`hhrnet data check` lists everything that is wrong with a data set."
+
+Annotations = Sequence[dict[str, Any]]
+
+
+def people(annotations: Annotations) -> list[dict[str, Any]]:
+    """The annotations that have at least one labelled joint (COCOKeypoints.py:75-78).
+
+    The official code keeps people without any too; they add nothing to its targets or losses.
+
+    Raises:
+        InputError: keypoints are not finite numbers in threes.
+    """
+    kept = (item for item in annotations if not item.get("iscrowd", 0) or item.get("num_keypoints", 0) > 0)
+    return [item for item in kept if item.get("keypoints") and (_triples(item)[:, 2] > 0).any()]
+
+
+def joints(annotations: Annotations, num_joints: int) -> npt.NDArray[np.float64]:
+    """(P, K, 3) float64 x, y in pixels and visibility (0, 1, 2) of ``people(annotations)``.
+
+    Raises:
+        InputError: an annotation does not have 3 K finite numbers.
+    """
+    chosen = people(annotations)
+    result = np.zeros((len(chosen), num_joints, 3), np.float64)
+    for row, annotation in zip(result, chosen, strict=True):
+        row[:] = _numbers(annotation, "keypoints", 3 * num_joints).reshape(num_joints, 3)
+    return result
+
+
+def ignore_mask(annotations: Annotations, width: int, height: int) -> npt.NDArray[np.bool_]:
+    """(height, width) bool, True inside crowds and people without labelled joints (COCOKeypoints.py:126-145).
+
+    Where such an annotation has no segmentation its box is taken.
+
+    Raises:
+        InputError: a segmentation or box is malformed.
+    """
+    ignored = np.zeros((height, width), np.bool_)
+    for annotation in annotations:
+        if annotation.get("iscrowd", 0) or annotation.get("num_keypoints", 0) == 0:
+            ignored |= segmentation_mask(annotation, width, height)
+    return ignored
+
+
+def segmentation_mask(annotation: dict[str, Any], width: int, height: int) -> npt.NDArray[np.bool_]:
+    """(height, width) bool, True inside the annotation's polygons or run lengths, or its box where it has neither.
+
+    Raises:
+        InputError: a segmentation or box is malformed.
+    """
+    from pycocotools import mask
+
+    segmentation = annotation.get("segmentation")
+    try:
+        if not segmentation:
+            encoded = mask.frPyObjects(_numbers(annotation, "bbox", 4)[None], height, width)
+        elif isinstance(segmentation, list):
+            encoded = mask.frPyObjects(_polygons(segmentation), height, width)
+        else:
+            encoded = [_run_lengths(segmentation, width, height)]
+        return np.asarray(np.asarray(mask.decode(encoded)).any(axis=2), np.bool_)
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        raise InputError(
+            f"Annotation {annotation.get('id')} has a malformed segmentation: {error}.", hint=_HINT
+        ) from error
+
+
+def _triples(annotation: dict[str, Any]) -> npt.NDArray[np.float64]:
+    count = len(annotation["keypoints"]) // 3
+    return _numbers(annotation, "keypoints", 3 * count).reshape(count, 3)
+
+
+def _numbers(annotation: dict[str, Any], key: str, count: int) -> npt.NDArray[np.float64]:
+    try:
+        values = np.asarray(annotation.get(key), np.float64)
+    except (TypeError, ValueError):
+        values = np.empty(0)
+    if values.shape != (count,) or not np.isfinite(values).all():
+        raise InputError(
+            f"Annotation {annotation.get('id')} needs {count} finite numbers as {key}, got {annotation.get(key)!r}.",
+            hint=_HINT,
+        )
+    return values
+
+
+def _polygons(segmentation: list[Any]) -> list[list[float]]:
+    for polygon in segmentation:
+        points = np.asarray(polygon, np.float64)
+        if points.ndim != 1 or points.size < 4 or points.size % 2 or not np.isfinite(points).all():
+            raise ValueError("a polygon has to be a list of an even number (at least 6) of finite coordinates")
+    return segmentation
+
+
+def _run_lengths(segmentation: dict[str, Any], width: int, height: int) -> dict[str, Any]:
+    from pycocotools import mask
+
+    size, counts = segmentation["size"], segmentation["counts"]
+    if list(size) != [height, width]:
+        raise ValueError(f"its size is {size}, the image's [{height}, {width}]")
+    if isinstance(counts, list):
+        # The C code trusts the lengths; wrong ones would make it write beyond the mask.
+        if any(not isinstance(count, int) or count < 0 for count in counts) or sum(counts) != width * height:
+            raise ValueError("its run lengths do not add up to the image")
+        return dict(mask.frPyObjects(segmentation, height, width))
+    return segmentation
