@@ -1,0 +1,112 @@
+"""What every target offers: building a model into its own format, checking it, running it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar
+
+from pydantic import BaseModel, ConfigDict
+
+from hhrnet_deploy.errors import InputError
+from hhrnet_deploy.targets.graph import Graph
+from hhrnet_deploy.targets.runner import Runner, RunnerInfo
+
+
+class Layer(BaseModel):
+    """One layer of a built engine, as ``layers.json`` lists them.
+
+    Attributes:
+        name: as the target calls it.
+        type: kind of the layer, in the target's words.
+        precision: the type it computes in, for example ``f32``, ``bf16``, ``i8``.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    type: str
+    precision: str
+
+
+@dataclass(frozen=True)
+class Built:
+    """What `Target.build` wrote into the folder it was given.
+
+    Attributes:
+        files: names of the files, relative to the folder.
+        hints: run-time settings that belong to the engine; set when it is opened, and read back.
+        layers: what runs, and in which precision.
+    """
+
+    files: tuple[str, ...]
+    hints: dict[str, str] = field(default_factory=dict)
+    layers: tuple[Layer, ...] = ()
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How to run an engine on this machine; nothing here changes what it computes.
+
+    Attributes:
+        threads: processor threads; None takes the target's default (all cores).
+        shape_cache: how many sizes of a dynamic engine may get a compiled model of their own (faster per pass, a
+            second and tens of MB each); 0 runs all of them through the dynamic one.
+        cache_dir: where the target may keep compiled models between runs.
+    """
+
+    threads: int | None = None
+    shape_cache: int = 0
+    cache_dir: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.threads is not None and self.threads < 1:
+            raise InputError(f"threads has to be at least 1, got {self.threads}.")
+        if self.shape_cache < 0:
+            raise InputError(f"shape_cache has to be 0 or more, got {self.shape_cache}.")
+
+
+class Target(ABC):
+    """One inference library. Subclasses are siblings: none knows another.
+
+    Attributes:
+        name: as in ``--target``.
+        precisions: what it can build.
+        needed_files: the files without which a bundle of this target cannot run.
+    """
+
+    name: ClassVar[str]
+    precisions: ClassVar[tuple[str, ...]]
+    needed_files: ClassVar[tuple[str, ...]]
+
+    @abstractmethod
+    def version(self) -> str:
+        """Version of the installed library; engines are opened by the version that built them.
+
+        Raises:
+            MissingDependencyError: it is not installed.
+        """
+
+    @abstractmethod
+    def device(self) -> str:
+        """What an engine built here runs on: ``CPU``, or the compute capability."""
+
+    @abstractmethod
+    def build(self, graph: Graph, folder: Path, precision: str) -> Built:
+        """Write the engine of ``graph`` into ``folder``; ``precision`` is one of `precisions`."""
+
+    @abstractmethod
+    def runner(self, folder: Path, info: RunnerInfo, hints: dict[str, str], options: RunOptions) -> Runner:
+        """A runner of the engine in ``folder``; loads nothing yet."""
+
+    def check_precision(self, graph: Graph, precision: str) -> None:
+        """Refuse what this target cannot build from that graph.
+
+        Raises:
+            InputError: with what it can do.
+        """
+        if precision not in self.precisions:
+            raise InputError(
+                f"The target {self.name} cannot build {precision}.", hint=f"It builds {', '.join(self.precisions)}."
+            )
