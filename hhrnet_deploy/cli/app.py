@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from hhrnet_deploy.cli import console, doctor, models
+from hhrnet_deploy.cli import console, doctor, models, predict
 from hhrnet_deploy.errors import HHRNetError
 
 app = typer.Typer(
@@ -23,6 +23,7 @@ app = typer.Typer(
 )
 app.command("models")(models.models)
 app.command("doctor")(doctor.doctor)
+app.command("predict")(predict.predict)
 
 
 def _print_version(wanted: bool) -> None:

@@ -1,0 +1,89 @@
+"""What a person types after ``hhrnet predict``: photos, folders, globs, videos, cameras, streams."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hhrnet_deploy.errors import InputError
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".jp2", ".ppm", ".pgm"})
+VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".wmv", ".flv"})
+_STREAM_SCHEMES = ("rtsp://", "rtmp://", "http://", "https://", "udp://", "tcp://")
+
+
+@dataclass(frozen=True)
+class Photo:
+    """One image file."""
+
+    path: Path
+
+
+@dataclass(frozen=True)
+class Video:
+    """A video file, a camera number or the URL of a stream."""
+
+    source: str | int
+
+    @property
+    def name(self) -> str:
+        """A file name stem for outputs."""
+        if isinstance(self.source, int):
+            return f"camera{self.source}"
+        return "stream" if self.source.startswith(_STREAM_SCHEMES) else Path(self.source).stem
+
+    @property
+    def is_file(self) -> bool:
+        """Whether it ends by itself and may carry sound."""
+        return isinstance(self.source, str) and Path(self.source).is_file()
+
+
+def expand(inputs: Sequence[str]) -> list[Photo | Video]:
+    """Photos and videos in the order given; folders and globs sorted by name.
+
+    Raises:
+        InputError: a path that does not exist, a glob without a match, a folder without photos or videos, or a file
+            of another kind.
+    """
+    if not inputs:
+        raise InputError("Nothing to predict.", hint="Give photos, folders, globs, videos, or a camera number.")
+    return [found for item in inputs for found in _expand_one(item)]
+
+
+def _expand_one(item: str) -> list[Photo | Video]:
+    if item.startswith(_STREAM_SCHEMES):
+        return [Video(item)]
+    path = Path(item)
+    if path.is_dir():
+        return _in_folder(path)
+    if path.exists():
+        return [_file(path)]
+    if item.isdecimal():
+        return [Video(int(item))]
+    matches = sorted(glob.glob(item, recursive=True))
+    files = [_file(Path(match)) for match in matches if Path(match).is_file()]
+    if not files:
+        raise InputError(f"{item!r} is no file, folder, camera number or stream, and no file matches it.")
+    return files
+
+
+def _in_folder(folder: Path) -> list[Photo | Video]:
+    known = IMAGE_SUFFIXES | VIDEO_SUFFIXES
+    files = sorted(path for path in folder.iterdir() if path.is_file() and path.suffix.lower() in known)
+    if not files:
+        raise InputError(f"The folder {folder} holds no photo or video.")
+    return [_file(path) for path in files]
+
+
+def _file(path: Path) -> Photo | Video:
+    suffix = path.suffix.lower()
+    if suffix in IMAGE_SUFFIXES:
+        return Photo(path)
+    if suffix in VIDEO_SUFFIXES:
+        return Video(str(path))
+    raise InputError(
+        f"{path} is neither a photo nor a video by its name.",
+        hint=f"Photos end in {', '.join(sorted(IMAGE_SUFFIXES))}; videos in {', '.join(sorted(VIDEO_SUFFIXES))}.",
+    )
