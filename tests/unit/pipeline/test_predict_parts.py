@@ -87,12 +87,12 @@ def _predictions() -> list[outputs.Prediction]:
 
 
 def test_coco_json_loads_in_pycocotools(tmp_path: Path) -> None:
-    from pycocotools.coco import COCO as CocoApi
+    import pycocotools.coco
 
     with outputs.coco(tmp_path / "people.json", COCO) as sink:
         for prediction in _predictions():
             sink.add(prediction)
-    api = CocoApi(str(tmp_path / "people.json"))
+    api = pycocotools.coco.COCO(str(tmp_path / "people.json"))
     assert [len(api.getAnnIds(imgIds=[number])) for number in api.getImgIds()] == [2, 0, 1]
     assert api.loadCats([1])[0]["keypoints"] == list(COCO.joints)
 
