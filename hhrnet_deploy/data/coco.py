@@ -74,9 +74,9 @@ class KeypointDataset(Sequence[Sample]):
 
         self._file = read_annotation_file(layout.annotation_file, visit)
         self.has_annotations = self._file.has_annotations
-        category = _keypoint_category(self._file)
+        category = keypoint_category(self._file)
         self.category_id = category.get("id", 1)
-        self.skeleton = _choose_skeleton(layout, category, skeleton)
+        self.skeleton = choose_skeleton(layout, category, skeleton)
         _require_lengths(lengths, self.skeleton, layout.annotation_file)
         self._images = _read_images(self._file, layout)
         self._order, self._first = _group(owners, self._images.json_ids)
@@ -210,8 +210,12 @@ def _require_lengths(lengths: set[int], skeleton: Skeleton, path: Path) -> None:
         )
 
 
-def _keypoint_category(file: AnnotationFile) -> JsonObject:
-    """The first category with key points, else the first, else an empty one."""
+def keypoint_category(file: AnnotationFile) -> JsonObject:
+    """The first category with key points, else the first, else an empty one.
+
+    Raises:
+        InputError: its id is no whole number.
+    """
     categories = [category for category in file.categories or [] if isinstance(category, dict)]
     with_keypoints = [category for category in categories if category.get("keypoints")]
     chosen = next(iter(with_keypoints or categories), {})
@@ -220,7 +224,12 @@ def _keypoint_category(file: AnnotationFile) -> JsonObject:
     return chosen
 
 
-def _choose_skeleton(layout: Layout, category: JsonObject, given: Skeleton | str | Path | None) -> Skeleton:
+def choose_skeleton(layout: Layout, category: JsonObject, given: Skeleton | str | Path | None) -> Skeleton:
+    """The skeleton that was given, that lies with the data set, or whose joints ``category`` names.
+
+    Raises:
+        InputError: the category names joints that no built-in skeleton has, or a skeleton file is not valid.
+    """
     if given is not None:
         return given if isinstance(given, Skeleton) else find_skeleton(given)
     if layout.skeleton_file is not None:

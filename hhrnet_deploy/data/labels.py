@@ -67,15 +67,31 @@ def segmentation_mask(annotation: dict[str, Any], width: int, height: int) -> np
     try:
         if not segmentation:
             encoded = mask.frPyObjects(_numbers(annotation, "bbox", 4)[None], height, width)
-        elif isinstance(segmentation, list):
-            encoded = mask.frPyObjects(_polygons(segmentation), height, width)
         else:
-            encoded = [_run_lengths(segmentation, width, height)]
+            encoded = _encode(segmentation, width, height)
         return np.asarray(np.asarray(mask.decode(encoded)).any(axis=2), np.bool_)
     except (TypeError, ValueError, KeyError, AttributeError) as error:
         raise InputError(
             f"Annotation {annotation.get('id')} has a malformed segmentation: {error}.", hint=_HINT
         ) from error
+
+
+def segmentation_problem(segmentation: Any, width: int, height: int) -> str | None:
+    """What is wrong with polygons or run lengths for an image of that size; None when they are sound."""
+    try:
+        _encode(segmentation, width, height)
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        return str(error) or type(error).__name__
+    return None
+
+
+def _encode(segmentation: Any, width: int, height: int) -> Any:
+    """The run lengths of pycocotools, one per polygon; its C code is only given what it can bear."""
+    from pycocotools import mask
+
+    if isinstance(segmentation, list):
+        return mask.frPyObjects(_polygons(segmentation), height, width)
+    return [_run_lengths(segmentation, width, height)]
 
 
 def _triples(annotation: dict[str, Any]) -> npt.NDArray[np.float64]:
