@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Generator, Hashable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,7 +127,7 @@ def stream_photos(
     batch: int = 1,
     workers: int = _DEFAULT_WORKERS,
     exif: bool = False,
-) -> Iterator[PhotoPeople[Key]]:
+) -> Generator[PhotoPeople[Key], None, None]:
     """The people of each photo, in input order.
 
     Threads read and warp the next photos while the engine runs. Batches hold photos whose network inputs have the same
@@ -183,7 +183,7 @@ class _Stream(Generic[Key]):
         self._exhausted = False
         self._failure: BaseException | None = None
 
-    def run(self) -> Iterator[PhotoPeople[Key]]:
+    def run(self) -> Generator[PhotoPeople[Key], None, None]:
         following = 0
         try:
             while True:
