@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from hhrnet_deploy.cli import console, doctor, models, predict
+from hhrnet_deploy.cli import console, data, doctor, models, predict
 from hhrnet_deploy.errors import HHRNetError
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("models")(models.models)
+app.add_typer(data.app)
 app.command("doctor")(doctor.doctor)
 app.command("predict")(predict.predict)
 
