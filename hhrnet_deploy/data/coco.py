@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from array import array
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -263,9 +264,9 @@ def _read_images(file: AnnotationFile, layout: Layout) -> _Images:
         images.names.append(name)
         images.sizes.append(size)
     for ids in (images.json_ids, images.ids):
-        if len(set(ids)) != len(ids):
-            twice = next(image_id for number, image_id in enumerate(ids) if image_id in ids[:number])
-            raise InputError(f"{file.path} has the image id {twice} more than once.", hint=_HINT)
+        most_common, count = Counter(ids).most_common(1)[0] if ids else (0, 0)
+        if count > 1:
+            raise InputError(f"{file.path} has the image id {most_common} {count} times.", hint=_HINT)
     return images
 
 
