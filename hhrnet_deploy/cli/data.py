@@ -118,8 +118,8 @@ def _print(report: CheckReport) -> None:
             ["problem", "severity", "split", "count"],
             [[item.problem.title, item.problem.severity, split or "-", str(item.count)] for split, item in found],
         )
-    for split, item in found:
-        console.out.print(f"{f'{split}: ' if split else ''}{item.problem.title}:", markup=False)
+    for name, item in found:
+        console.out.print(f"{name + ': ' if name else ''}{item.problem.title}:", markup=False)
         for example in item.examples:
             console.out.print(f"  {example}", markup=False)
         if item.count > len(item.examples):
