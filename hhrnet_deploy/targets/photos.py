@@ -273,13 +273,24 @@ class _Stream(Generic[Key]):
             self._waiting.clear()
             return
         for photo, found in zip(group, people, strict=True):
-            self._answered[photo.number] = PhotoPeople(
-                key=photo.key,
-                people=photo.plan.to_image(found),
-                photo_size=photo.photo_size,
-                network_size=photo.plan.size,
-                network_scale=photo.plan.size[0] / photo.plan.warps[-1][1].span,
-            )
+            self._answered[photo.number] = self._answer(photo, found)
+
+    def _answer(self, photo: _Prepared[Key], found: People) -> PhotoPeople[Key]:
+        last = photo.plan.warps[-1][1]
+        return PhotoPeople(
+            key=photo.key,
+            people=last.to_image(found, self._grid(photo.plan)),
+            photo_size=photo.photo_size,
+            network_size=photo.plan.size,
+            network_scale=photo.plan.size[0] / last.span,
+        )
+
+    def _grid(self, plan: MultiScaleWarp) -> Size:
+        """(W, H) of the grid that people come in: the network input, or unprojected the largest scale's fine head."""
+        if self._config.decode.project:
+            return plan.size
+        width, height = plan.warps[0][1].size
+        return width // 2, height // 2
 
     def _prepare(self, number: int, key: Key, photo: Photo) -> _Prepared[Key]:
         name = str(key) if isinstance(photo, np.ndarray) else os.fspath(photo)
