@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -119,8 +119,11 @@ def check_runs_here(bundle: Bundle, target: Target) -> None:
 
 
 def tool_version() -> str:
-    """Version of this program."""
-    return version("hhrnet-deploy")
+    """Version of this program; ``uninstalled`` when it runs from a folder that was never installed."""
+    try:
+        return version("hhrnet-deploy")
+    except PackageNotFoundError:
+        return "uninstalled"
 
 
 def _read_manifest(folder: Path) -> Manifest:

@@ -123,6 +123,12 @@ class Runner(ABC):
             )
         return self._heads(self._check(images))
 
+    def heads_with_flip(self, images: Any, flip: bool = True) -> Heads:
+        """As `heads`, with the mirrored images' outputs, or without them, whatever the engine returns itself."""
+        if self.info.outputs == "people":
+            return self.heads(images)
+        return self._with_flip(self._check(images), flip)
+
     def people(
         self,
         images: Any,

@@ -75,7 +75,7 @@ def open_checkpoint(checkpoint: str | Path, preset: str | None = None, *, device
     Raises:
         CheckpointError: the file is missing, unreadable or of another network than ``preset``.
     """
-    from hhrnet_deploy.model import load_model
+    from hhrnet_deploy.model.checkpoint import load_model
 
     network = load_model(preset, checkpoint)
     return TorchRunner(network, network.preset, name=Path(checkpoint).name, device=device)
