@@ -101,12 +101,13 @@ def camera(rng: np.random.Generator, image: Image) -> Image:
     gain = rng.uniform(0.72, 1.18) * rng.uniform(0.93, 1.07, 3)
     offset = rng.uniform(-12, 22)
     table = np.clip(np.arange(256)[:, None] * gain + offset, 0, 255)
-    image = cv2.LUT(image, np.rint(table).astype(np.uint8)[None])
+    image = np.asarray(cv2.LUT(image, np.rint(table).astype(np.uint8)[None]), np.uint8)
     if rng.random() < 0.4:
         falls = np.clip(128 + _noise(rng, width, height, 260, True) // 3, 60, 160)
         image = ((image.astype(np.uint16) * falls.astype(np.uint16)) >> 7).clip(0, 255).astype(np.uint8)
     if rng.random() < 0.5:
-        image = cv2.GaussianBlur(image, (3, 3), 0) if rng.random() < 0.75 else cv2.GaussianBlur(image, (5, 5), 0)
+        window = 3 if rng.random() < 0.75 else 5
+        image = np.asarray(cv2.GaussianBlur(image, (window, window), 0), np.uint8)
     strength = int(rng.integers(0, 14))
     grain = rng.integers(0, 2 * strength + 1, (height, width), dtype=np.uint8)
     lifted = cv2.add(image, cv2.merge([grain, grain, grain]))

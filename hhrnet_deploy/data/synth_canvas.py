@@ -111,16 +111,17 @@ def _weave(pattern: Pattern, along: Float32, across: Float32, scale: float) -> F
     """Share of the pattern's colour at each pixel, 0 to ``strength``."""
     frequency = np.float32(1 / max(pattern.period * scale, 3.0))
     u, v = along * frequency, across * frequency
-    in_u, in_v = (u - np.floor(u)) < np.float32(0.5), (v - np.floor(v)) < np.float32(0.5)
-    strength = np.float32(pattern.strength)
+    u, v = u - np.floor(u), v - np.floor(v)
+    half = np.float32(0.5)
     if pattern.kind == "stripes":
-        return in_u * strength
-    if pattern.kind == "bands":
-        return in_v * strength
-    if pattern.kind == "plaid":
-        return (in_u.astype(np.float32) + in_v) * (strength / 2)
-    du, dv = u - np.floor(u) - np.float32(0.5), v - np.floor(v) - np.float32(0.5)
-    return (du * du + dv * dv < np.float32(0.08)) * strength
+        share = (u < half).astype(np.float32)
+    elif pattern.kind == "bands":
+        share = (v < half).astype(np.float32)
+    elif pattern.kind == "plaid":
+        share = ((u < half).astype(np.float32) + (v < half)) * half
+    else:
+        share = ((u - half) ** 2 + (v - half) ** 2 < np.float32(0.08)).astype(np.float32)
+    return np.asarray(share * np.float32(pattern.strength), np.float32)
 
 
 _CIRCLE = np.stack([np.cos(np.arange(20) * np.pi / 10), np.sin(np.arange(20) * np.pi / 10)], axis=1)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hhrnet_deploy.data.synth_canvas import Axis, Canvas, Paint, Pattern, capsule, ellipse, hull
+from hhrnet_deploy.data.synth_canvas import Axis, Canvas, Paint, capsule, ellipse, hull
+from hhrnet_deploy.data.synth_look import Colour, Look
 from hhrnet_deploy.data.synth_poses import FACE, HEAD_RADII, Body
 
 Array = NDArray[np.float64]
-Colour = tuple[float, float, float]
 
 # Parts of one person; the canvas stores person * PARTS + part, persons counted from 1.
 PARTS = 32
@@ -36,84 +37,6 @@ SHOWN_BY: tuple[tuple[int, ...], ...] = (
 )
 
 _HAIR_IN_FRONT = 0.1  # how far a head faces the viewer before long hair falls behind the trunk
-_SKINS = (
-    (255, 219, 190),
-    (241, 194, 155),
-    (224, 172, 125),
-    (198, 134, 92),
-    (141, 88, 58),
-    (92, 56, 38),
-    (250, 205, 180),
-)
-_HAIRS = ((30, 24, 22), (58, 38, 26), (96, 62, 36), (150, 105, 55), (205, 170, 105), (125, 120, 118), (120, 48, 24))
-
-
-@dataclass(frozen=True)
-class Look:
-    """What a figure wears and how it is built; lengths are factors of the standard body."""
-
-    skin: Colour
-    hair: Colour
-    shirt: Paint
-    trousers: Paint
-    shoes: Colour
-    detail: Colour
-    sleeve: float  # 0 none, 1 to the wrist
-    leg_cover: float  # 0.3 shorts, 1 to the ankle
-    skirt: bool
-    long_hair: bool
-    hat: Colour | None
-    opening: str  # "collar", "buttons", "logo" or "jacket"
-    girth: float
-    head_size: float
-
-
-def _tint(rng: np.random.Generator, colour: Colour, spread: float) -> Colour:
-    red, green, blue = (np.asarray(colour) * rng.uniform(1 - spread, 1 + spread / 2) + rng.normal(0, 5, 3)).clip(4, 252)
-    return float(np.rint(red)), float(np.rint(green)), float(np.rint(blue))
-
-
-def _cloth_colour(rng: np.random.Generator) -> Colour:
-    kind = rng.random()
-    if kind < 0.3:
-        return _tint(rng, (rng.uniform(15, 245),) * 3, 0.08)
-    base = rng.uniform(25, 235, 3)
-    base[rng.integers(3)] *= rng.uniform(0.2, 0.7)
-    return _tint(rng, (float(base[0]), float(base[1]), float(base[2])), 0.1)
-
-
-def _cloth(rng: np.random.Generator, plain: float) -> Paint:
-    colour = _cloth_colour(rng)
-    if rng.random() < plain:
-        return Paint(colour)
-    kind = ("stripes", "bands", "plaid", "dots")[rng.integers(4)]
-    return Paint(
-        colour, Pattern(kind, _cloth_colour(rng), float(rng.uniform(0.02, 0.07)), float(rng.uniform(0.35, 0.9)))
-    )
-
-
-def sample_look(rng: np.random.Generator) -> Look:
-    """Clothes, colours and build of one person."""
-    skin = _tint(rng, _SKINS[rng.integers(len(_SKINS))], 0.12)
-    trousers = _cloth(rng, 0.8)
-    if rng.random() < 0.4:
-        trousers = Paint(_tint(rng, ((40, 52, 92), (30, 30, 34), (120, 104, 80))[rng.integers(3)], 0.3))
-    return Look(
-        skin=skin,
-        hair=_tint(rng, _HAIRS[rng.integers(len(_HAIRS))], 0.25),
-        shirt=_cloth(rng, 0.55),
-        trousers=trousers,
-        shoes=_cloth_colour(rng),
-        detail=_cloth_colour(rng),
-        sleeve=float(rng.choice([0.05, 0.3, 0.4, 1.0], p=[0.1, 0.25, 0.2, 0.45])),
-        leg_cover=float(rng.choice([0.3, 0.45, 1.0], p=[0.12, 0.2, 0.68])),
-        skirt=bool(rng.random() < 0.1),
-        long_hair=bool(rng.random() < 0.35),
-        hat=_cloth_colour(rng) if rng.random() < 0.18 else None,
-        opening=("collar", "buttons", "logo", "jacket")[rng.integers(4)],
-        girth=float(np.clip(rng.normal(1.0, 0.11), 0.78, 1.4)),
-        head_size=float(rng.uniform(0.95, 1.2)),
-    )
 
 
 @dataclass(frozen=True)
@@ -149,6 +72,9 @@ def face_seen(placed: Placed) -> NDArray[np.bool_]:
     return np.asarray(depth[:, 2] > limits)
 
 
+_Step = tuple[float, Callable[[], None]]
+
+
 class _Figure:
     def __init__(self, canvas: Canvas, placed: Placed, person: int, light: float) -> None:
         self.canvas, self.placed, self.light = canvas, placed, light
@@ -158,33 +84,42 @@ class _Figure:
         self.unit = placed.height
 
     def draw(self) -> None:
-        steps: list[tuple[float, Callable[[], None]]] = []
-        centre = self.joints[[5, 6, 11, 12]].mean(axis=0)
-        forward = self.placed.body.torso[2, 2]
-        steps.append((float(centre[2]), self._torso))
-        steps.append((float(self.joints[11:13, 2].mean()) - 0.004, self._pelvis))
-        head_depth = float(self.placed.body.head_centre[2]) + (0.03 if forward > -0.2 else 0.05)
-        steps.append((head_depth - 0.02 if forward < 0 else head_depth, self._head))
-        for side in (0, 1):
-            hip, knee, ankle = self.joints[11 + side, 2], self.joints[13 + side, 2], self.joints[15 + side, 2]
-            shoulder, elbow, wrist = self.joints[5 + side, 2], self.joints[7 + side, 2], self.joints[9 + side, 2]
-            steps.append((float(0.6 * hip + 0.4 * knee), lambda side=side: self._thigh(side)))
-            steps.append(
-                (
-                    float(min(0.5 * (knee + ankle), 0.6 * hip + 0.4 * knee + (knee - hip))),
-                    lambda side=side: self._shin(side),
-                )
-            )
-            arm = float(0.5 * (shoulder + elbow)) + 0.015 + (0.03 if abs(shoulder - centre[2]) < 0.07 else 0.0)
-            steps.append((arm, lambda side=side: self._upper_arm(side)))
-            lower = float(0.5 * (elbow + wrist)) + 0.02
-            steps.append(
-                (max(lower, arm + 0.001) if wrist >= elbow else min(lower, arm), lambda side=side: self._forearm(side))
-            )
+        steps = [*self._trunk_steps(), *self._limb_steps(0), *self._limb_steps(1)]
         if self.look.skirt:
-            steps.append((float(centre[2]) + 0.2, self._skirt))
+            steps.append((self._middle + 0.2, self._skirt))
         for _, step in sorted(steps, key=lambda pair: pair[0]):
             step()
+
+    @property
+    def _middle(self) -> float:
+        """Depth of the trunk."""
+        return float(self.joints[[5, 6, 11, 12]].mean(axis=0)[2])
+
+    def _trunk_steps(self) -> list[_Step]:
+        forward = float(self.placed.body.torso[2, 2])
+        head = float(self.placed.body.head_centre[2]) + (0.03 if forward > -0.2 else 0.05)
+        return [
+            (self._middle, self._torso),
+            (float(self.joints[11:13, 2].mean()) - 0.004, self._pelvis),
+            (head - 0.02 if forward < 0 else head, self._head),
+        ]
+
+    def _limb_steps(self, side: int) -> list[_Step]:
+        """Limbs with the depth they are drawn at; arms lie a little in front of the trunk they hang beside."""
+        depths = self.joints[:, 2]
+        hip, knee, ankle = depths[11 + side], depths[13 + side], depths[15 + side]
+        shoulder, elbow, wrist = depths[5 + side], depths[7 + side], depths[9 + side]
+        thigh = float(0.6 * hip + 0.4 * knee)
+        shin = float(min(0.5 * (knee + ankle), 0.6 * hip + 0.4 * knee + (knee - hip)))
+        arm = float(0.5 * (shoulder + elbow)) + 0.015 + (0.03 if abs(shoulder - self._middle) < 0.07 else 0.0)
+        lower = float(0.5 * (elbow + wrist)) + 0.02
+        forearm = max(lower, arm + 0.001) if wrist >= elbow else min(lower, arm)
+        return [
+            (thigh, partial(self._thigh, side)),
+            (shin, partial(self._shin, side)),
+            (arm, partial(self._upper_arm, side)),
+            (forearm, partial(self._forearm, side)),
+        ]
 
     def _limb(self, ends: Array, radii: tuple[float, float], paint: Paint, part: int) -> None:
         start, end = self.placed.pixels(ends)

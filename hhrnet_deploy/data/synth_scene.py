@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from hhrnet_deploy.data.synth_background import background, camera, clutter, foreground
 from hhrnet_deploy.data.synth_canvas import Canvas
-from hhrnet_deploy.data.synth_figure import PARTS, SHOWN_BY, Placed, draw_figure, face_seen, sample_look
+from hhrnet_deploy.data.synth_figure import PARTS, SHOWN_BY, Placed, draw_figure, face_seen
+from hhrnet_deploy.data.synth_look import sample_look
 from hhrnet_deploy.data.synth_poses import Body, jitter, lift, sample_body
 
 Array = NDArray[np.float64]

@@ -167,7 +167,9 @@ def _fill(part: Path, plan: _Plan, progress: Progress | None) -> tuple[int, int,
     folder = part / "images" / plan.split
     folder.mkdir(parents=True)
     jobs = [_Job(index, str(folder), plan) for index in range(plan.images)]
-    records, annotations, pixels = [], [], hashlib.sha256()
+    records: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    pixels = hashlib.sha256()
     for number, done in enumerate(_run(jobs, plan.workers), 1):
         records.append(done.image)
         for note in done.annotations:
@@ -197,8 +199,15 @@ def _run(jobs: list[_Job], workers: int) -> Iterator[_Done]:
     if workers == 1:
         yield from map(_make, jobs)
         return
-    with ProcessPoolExecutor(workers) as pool:
+    with ProcessPoolExecutor(workers, initializer=_single_threaded) as pool:
         yield from pool.map(_make, jobs, chunksize=8)
+
+
+def _single_threaded() -> None:
+    """Let OpenCV use one thread: the processes share the work already."""
+    import cv2
+
+    cv2.setNumThreads(1)
 
 
 def content_hash(document: dict[str, Any]) -> str:
@@ -248,7 +257,7 @@ def _poses_of(path: str | None) -> list[NDArray[np.float64]] | None:
 
 
 def _make(job: _Job) -> _Done:
-    """Draw and write one image; in a worker process OpenCV keeps to one thread."""
+    """Draw and write one image."""
     import cv2
 
     plan = job.plan
