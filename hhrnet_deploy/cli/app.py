@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from hhrnet_deploy.cli import console, data, doctor, models, predict
+from hhrnet_deploy.cli.eval import eval_
 from hhrnet_deploy.errors import HHRNetError
 
 app = typer.Typer(
@@ -25,6 +26,7 @@ app.command("models")(models.models)
 app.add_typer(data.app)
 app.command("doctor")(doctor.doctor)
 app.command("predict")(predict.predict)
+app.command("eval")(eval_)
 
 
 def _print_version(wanted: bool) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,21 +15,52 @@ from hhrnet_deploy.files import sha256_of
 from hhrnet_deploy.targets.runner import Runner
 
 _DIGITS = 16
+_SHIPPED_WEIGHTS = Path(__file__).parents[1] / "model" / "weights" / "default.safetensors"
 
 
-def fingerprint(model: Runner | str | Path) -> str:
-    """What tells one model from another: the hash of its file, or of a bundle's manifest, which hashes the rest.
+@dataclass(frozen=True)
+class Candidate:
+    """A model to evaluate.
 
-    Of a runner only its description is known; two runners with other weights and the same description look the same.
+    Attributes:
+        runner: not yet open.
+        fingerprint: tells its weights from others'.
     """
+
+    runner: Runner
+    fingerprint: str
+
+
+def open_candidate(what: str | Path, preset: str | None = None) -> Candidate:
+    """An engine bundle, an ONNX file, a checkpoint or ``"default"``, ready to evaluate.
+
+    Raises:
+        InputError: as `targets.opening.open_model`.
+    """
+    from hhrnet_deploy.targets.opening import open_model
+
+    return Candidate(open_model(what, preset), _fingerprint(what))
+
+
+def candidate_of(model: Candidate | Runner | str | Path) -> Candidate:
+    """A candidate as it is, or from a path, or from a runner.
+
+    Of a runner only its description is known: two with other weights and the same description look the same.
+    """
+    if isinstance(model, Candidate):
+        return model
     if isinstance(model, Runner):
-        return f"{model.info.name} {_hash(repr(model.info))}"
-    path = Path(model)
-    manifest = path / "manifest.json"
-    for file in (manifest, path):
+        return Candidate(model, f"{model.info.name} {_hash(repr(model.info))}")
+    return open_candidate(model)
+
+
+def _fingerprint(what: str | Path) -> str:
+    """The hash of a file, or of a bundle's manifest, which holds the hashes of its other files."""
+    path = Path(what)
+    for file in (path / "manifest.json", path, _SHIPPED_WEIGHTS):
         if file.is_file():
             return f"{path.name} {sha256_of(file)[:_DIGITS]}"
-    return str(model)
+    return str(what)
 
 
 def run_identity(

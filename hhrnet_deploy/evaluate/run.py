@@ -11,7 +11,7 @@ from hhrnet_deploy.config import InferenceConfig
 from hhrnet_deploy.data.coco import KeypointDataset, Sample, open_dataset
 from hhrnet_deploy.errors import InputError
 from hhrnet_deploy.evaluate.bootstrap import paired_interval
-from hhrnet_deploy.evaluate.identity import fingerprint, run_identity
+from hhrnet_deploy.evaluate.identity import Candidate, candidate_of, run_identity
 from hhrnet_deploy.evaluate.partial import ImageRecord, PartialResults
 from hhrnet_deploy.evaluate.report import EvaluationReport, ModelReport
 from hhrnet_deploy.evaluate.results import write_results
@@ -20,7 +20,7 @@ from hhrnet_deploy.targets.photos import PhotoPeople, check_fits, plan_photo, st
 from hhrnet_deploy.targets.runner import Decoder, Runner
 
 Advance = Callable[[int, str], None]
-Model = Runner | str | Path
+Model = Candidate | Runner | str | Path
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def evaluate(
     """AP of a model on a data set; with a reference also the drop, its interval and the agreement.
 
     Args:
-        subject: an engine bundle, an ONNX file, a checkpoint, ``"default"``, or a runner that is not yet open.
+        subject: an engine bundle, an ONNX file, a checkpoint, ``"default"``, a candidate, or a runner not yet open.
         dataset: a data set or the folder of one (split val2017).
         reference: the model the subject is held against, on the same photos with the same settings.
         config: sizes, scales and decode settings; by default the published ones with the subject's short side.
@@ -90,13 +90,15 @@ class _Evaluation:
             raise InputError("There are no images to evaluate.", hint="Choose another --split or a larger --limit.")
         self.options = options
         self.data = data
-        self.runners = [_runner(model) for model in models]
+        candidates = [candidate_of(model) for model in models]
+        self.runners = [candidate.runner for candidate in candidates]
         self.config = config or InferenceConfig(short_side=self.runners[0].info.short_side)
         for runner in self.runners:
             _check_skeleton(runner, self.config, data)
         _check_photos(data, self.runners, self.config)
         self.tally = Tally(data, with_reference=len(models) > 1)
-        self.identity = run_identity([fingerprint(model) for model in models], data, self.config, options.decoder)
+        fingerprints = [candidate.fingerprint for candidate in candidates]
+        self.identity = run_identity(fingerprints, data, self.config, options.decoder)
 
     def run(self, advance: Advance) -> EvaluationReport:
         with ExitStack() as stack:
@@ -175,7 +177,7 @@ class _Evaluation:
             interval=interval,
             agreement=tally.agreement(),
             images=len(tally),
-            data=f"{self.data.root} {self.data.split}",
+            data=f"{self.data.split} of {self.data.root}",
             results_file=self.options.output,
         )
 
@@ -183,14 +185,6 @@ class _Evaluation:
 def partial_path(output: Path) -> Path:
     """Where the partial results of a results file lie."""
     return output.with_name(f"{output.stem}.partial.jsonl")
-
-
-def _runner(model: Model) -> Runner:
-    if isinstance(model, Runner):
-        return model
-    from hhrnet_deploy.targets.opening import open_model
-
-    return open_model(model)
 
 
 def _check_skeleton(runner: Runner, config: InferenceConfig, data: KeypointDataset) -> None:
