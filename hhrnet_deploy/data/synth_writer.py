@@ -10,8 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import secrets
-import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -23,15 +21,14 @@ from numpy.typing import NDArray
 
 from hhrnet_deploy.data.synth_poses import read_poses
 from hhrnet_deploy.data.synth_scene import draw_scene
+from hhrnet_deploy.data.synth_folder import new_set, write_document, write_image, write_record
 from hhrnet_deploy.errors import InputError
-from hhrnet_deploy.skeletons import COCO
 
 GENERATOR = "hhrnet-synth"
 GENERATOR_VERSION = 1
 
 ImageFormat = Literal["png", "jpg"]
 Progress = Callable[[int, int], None]
-_PNG_COMPRESSION, _JPEG_QUALITY = 1, 95
 
 
 @dataclass(frozen=True)
@@ -101,7 +98,7 @@ def synthesize(
 
     Args:
         out_dir: new folder; it gets ``images/<split>/`` and ``annotations/person_keypoints_<split>.json``. It appears
-            only when complete. A folder with the same split of an earlier synthetic set is replaced.
+            only when complete. An earlier generated set is replaced.
         images: how many, at least 1.
         seed: 0 or more; equal seeds give equal sets.
         poses: file of real poses (:func:`hhrnet_deploy.data.synth_poses.read_poses`); None: the built-in prior.
@@ -118,49 +115,9 @@ def synthesize(
     source = None if poses is None else os.fspath(poses)
     plan = _Plan(images, seed, source, split, workers, image_format, short_side)
     plan.check()
-    final = Path(out_dir)
-    _check_free(final)
-    final.parent.mkdir(parents=True, exist_ok=True)
-    part = final.with_name(f".{final.name}.{secrets.token_hex(4)}.part")
-    try:
+    with new_set(out_dir) as part:
         result = _fill(part, plan, progress)
-        _move(part, final)
-    except OSError as error:
-        raise InputError(
-            f"The synthetic set cannot be written to {final}: {error.strerror or error}.",
-            hint="Free some space or choose another folder; nothing was left behind.",
-        ) from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-    return SynthResult(final, *result)
-
-
-def _check_free(final: Path) -> None:
-    if final.is_dir() and any(final.iterdir()) and not _is_synthetic(final):
-        raise InputError(
-            f"{final} exists and is not a synthetic set of this tool.", hint="Choose a folder that does not exist yet."
-        )
-    if final.exists() and not final.is_dir():
-        raise InputError(f"{final} exists and is not a folder.", hint="Choose a folder that does not exist yet.")
-
-
-def _is_synthetic(folder: Path) -> bool:
-    return (folder / "synthetic.json").is_file()
-
-
-def _move(part: Path, final: Path) -> None:
-    """Rename onto ``final``; an older set steps aside first and comes back if the rename fails."""
-    if not final.exists():
-        os.replace(part, final)
-        return
-    aside = final.with_name(f".{final.name}.{secrets.token_hex(4)}.old")
-    os.replace(final, aside)
-    try:
-        os.replace(part, final)
-    except OSError:
-        os.replace(aside, final)
-        raise
-    shutil.rmtree(aside, ignore_errors=True)
+    return SynthResult(Path(out_dir), *result)
 
 
 def _fill(part: Path, plan: _Plan, progress: Progress | None) -> tuple[int, int, str, str]:
@@ -177,21 +134,18 @@ def _fill(part: Path, plan: _Plan, progress: Progress | None) -> tuple[int, int,
         pixels.update(done.pixels)
         if progress is not None:
             progress(number, plan.images)
-    document = _document(records, annotations, plan)
-    text = json.dumps(document, separators=(",", ":"))
-    path = part / "annotations" / f"person_keypoints_{plan.split}.json"
-    path.parent.mkdir()
-    path.write_text(text, encoding="utf-8")
+    info = _info(plan)
+    document = write_document(part, plan.split, info, records, annotations)
     people = sum(1 for note in annotations if note["num_keypoints"])
     digest = content_hash(document)
-    summary = {
-        **document["info"],
+    record = {
+        **info,
         "images": plan.images,
         "split": plan.split,
         "annotations_sha256": digest,
         "pixels_sha256": pixels.hexdigest(),
     }
-    (part / "synthetic.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    write_record(part, record)
     return plan.images, people, digest, pixels.hexdigest()
 
 
@@ -221,27 +175,14 @@ def content_hash(document: dict[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _document(images: list[dict[str, Any]], annotations: list[dict[str, Any]], plan: _Plan) -> dict[str, Any]:
+def _info(plan: _Plan) -> dict[str, Any]:
     source = "built-in" if plan.poses is None else hashlib.sha256(Path(plan.poses).read_bytes()).hexdigest()
     return {
-        "info": {
-            "description": "Synthetic people drawn by hhrnet-deploy",
-            "generator": GENERATOR,
-            "generator_version": GENERATOR_VERSION,
-            "seed": plan.seed,
-            "poses": source,
-        },
-        "images": images,
-        "annotations": annotations,
-        "categories": [
-            {
-                "id": 1,
-                "name": "person",
-                "supercategory": "person",
-                "keypoints": list(COCO.joints),
-                "skeleton": [[a + 1, b + 1] for a, b in COCO.limbs],
-            }
-        ],
+        "description": "Synthetic people drawn by hhrnet-deploy",
+        "generator": GENERATOR,
+        "generator_version": GENERATOR_VERSION,
+        "seed": plan.seed,
+        "poses": source,
     }
 
 
@@ -258,8 +199,6 @@ def _poses_of(path: str | None) -> list[NDArray[np.float64]] | None:
 
 def _make(job: _Job) -> _Done:
     """Draw and write one image."""
-    import cv2
-
     plan = job.plan
     rng = np.random.Generator(np.random.PCG64([GENERATOR_VERSION, plan.seed, job.index]))
     scene = draw_scene(rng, _poses_of(plan.poses))
@@ -267,15 +206,7 @@ def _make(job: _Job) -> _Done:
     if plan.short_side is not None and min(image.shape[:2]) > plan.short_side:
         image, annotations = _shrink(image, annotations, plan.short_side)
     name = f"{job.index + 1:012d}.{plan.image_format}"
-    options = (
-        [cv2.IMWRITE_PNG_COMPRESSION, _PNG_COMPRESSION]
-        if plan.image_format == "png"
-        else [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]
-    )
-    coded, data = cv2.imencode(f".{plan.image_format}", image[..., ::-1], options)
-    if not coded:
-        raise OSError(f"OpenCV could not encode {name}")
-    Path(job.folder, name).write_bytes(data.tobytes())
+    write_image(Path(job.folder, name), image)
     height, width = image.shape[:2]
     record = {"id": job.index + 1, "file_name": name, "width": width, "height": height}
     return _Done(record, annotations, hashlib.sha256(image.tobytes()).digest())
