@@ -263,7 +263,7 @@ def find_preset(name_or_yaml: str | Path, skeleton: Skeleton | None = None) -> P
             hint=f"Built in: {', '.join(PRESETS)}.",
         )
     experiment = read_experiment(text, skeleton)
-    return Preset(
+    read = Preset(
         name=Path(text).stem,
         architecture=experiment.architecture,
         short_side=experiment.inference.short_side,
@@ -271,3 +271,9 @@ def find_preset(name_or_yaml: str | Path, skeleton: Skeleton | None = None) -> P
         published=Published(imagenet=experiment.imagenet or None),
         settings=experiment.inference,
     )
+    # The official files are the built-in presets; under their own names they are found again later.
+    return next((known for known in PRESETS.values() if _same_use(known, read)), read)
+
+
+def _same_use(one: Preset, other: Preset) -> bool:
+    return (one.architecture, one.skeleton, one.inference) == (other.architecture, other.skeleton, other.inference)
