@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from hhrnet_deploy.cli import console, data, doctor, models, predict
+from hhrnet_deploy.cli import build, console, data, doctor, export, models, predict
 from hhrnet_deploy.cli.eval import eval_
 from hhrnet_deploy.errors import HHRNetError
 
@@ -25,6 +25,8 @@ app = typer.Typer(
 app.command("models")(models.models)
 app.add_typer(data.app)
 app.command("doctor")(doctor.doctor)
+app.command("export")(export.export)
+app.command("build")(build.build)
 app.command("predict")(predict.predict)
 app.command("eval")(eval_)
 

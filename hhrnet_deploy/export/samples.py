@@ -29,8 +29,8 @@ def parity_shapes(short_side: int, size: tuple[int, int] | None, batch: int | No
         size: (H, W) of a graph with a fixed size.
         batch: N of a graph with a fixed batch.
     """
-    long = short_side * 11 // 8 // MULTIPLE * MULTIPLE
-    sizes = [size, size] if size else [(short_side, long), (long, short_side)]
+    short, long = (-(-side // MULTIPLE) * MULTIPLE for side in (short_side, short_side * 11 // 8))
+    sizes = [size, size] if size else [(short, long), (long, short)]
     batches = [batch, batch] if batch else [1, 2]
     shapes = [(n, *hw) for n, hw in zip(batches, sizes, strict=True)]
     return list(dict.fromkeys(shapes))

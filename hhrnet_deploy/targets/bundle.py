@@ -36,6 +36,22 @@ def is_bundle(path: str | Path) -> bool:
     return (Path(path) / MANIFEST).is_file()
 
 
+def check_replaceable(path: str | Path) -> None:
+    """Refuse to write a bundle over anything but a bundle or an empty directory.
+
+    Raises:
+        InputError: ``path`` is something else.
+    """
+    final = Path(path)
+    if not final.exists():
+        return
+    if final.is_dir() and (is_bundle(final) or not any(final.iterdir())):
+        return
+    raise InputError(
+        f"{final} exists and is not an engine bundle; it is not replaced.", hint="Give another folder with -o."
+    )
+
+
 @contextmanager
 def writing_bundle(path: str | Path) -> Iterator[Path]:
     """Yield an empty temporary sibling of ``path``; put it in its place only if the block succeeds.
@@ -46,7 +62,7 @@ def writing_bundle(path: str | Path) -> Iterator[Path]:
         InputError: ``path`` exists and is neither a bundle nor an empty directory.
     """
     final = Path(path).resolve()
-    _check_replaceable(final)
+    check_replaceable(final)
     final.parent.mkdir(parents=True, exist_ok=True)
     mark = secrets.token_hex(4)
     temporary = final.with_name(f".{final.name}.{mark}.part")
@@ -77,9 +93,11 @@ def file_entries(folder: Path, names: tuple[str, ...]) -> dict[str, FileEntry]:
     }
 
 
-def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Write ``manifest.json``; the last file of a bundle."""
-    (folder / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
+def write_manifest(folder: Path, manifest: Manifest) -> Manifest:
+    """Write ``manifest.json``, the last file of a bundle, and return the manifest with its digest."""
+    sealed = manifest.sealed()
+    (folder / MANIFEST).write_text(sealed.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    return sealed
 
 
 def read_bundle(path: str | Path) -> Bundle:
@@ -171,16 +189,6 @@ def _check_file(path: Path, entry: FileEntry, manifest: Manifest) -> None:
 def _broken(fact: str, rebuild: Any) -> BundleError:
     command = rebuild if isinstance(rebuild, str) and rebuild else "hhrnet build"
     return BundleError(fact, hint=f"Build it again: {command}")
-
-
-def _check_replaceable(final: Path) -> None:
-    if not final.exists():
-        return
-    if final.is_dir() and (is_bundle(final) or not any(final.iterdir())):
-        return
-    raise InputError(
-        f"{final} exists and is not an engine bundle; it is not replaced.", hint="Give another folder with -o."
-    )
 
 
 def _sync(folder: Path) -> None:

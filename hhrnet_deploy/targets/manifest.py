@@ -103,11 +103,9 @@ class Manifest(_Model):
                 raise ValueError(f"{name!r} is not the name of a file inside the bundle")
         return files
 
-    def to_json(self) -> str:
-        """The text of ``manifest.json``, its digest filled in."""
-        document = self.model_dump(mode="json")
-        document["digest"] = digest_of(document)
-        return json.dumps(document, indent=2) + "\n"
+    def sealed(self) -> Manifest:
+        """The same manifest with its digest filled in."""
+        return self.model_copy(update={"digest": digest_of(self.model_dump(mode="json"))})
 
     def info(self, name: str) -> RunnerInfo:
         """What a runner of the bundle says about itself."""

@@ -100,13 +100,25 @@ class Target(ABC):
     def runner(self, folder: Path, info: RunnerInfo, hints: dict[str, str], options: RunOptions) -> Runner:
         """A runner of the engine in ``folder``; loads nothing yet."""
 
-    def check_precision(self, graph: Graph, precision: str) -> None:
-        """Refuse what this target cannot build from that graph.
+    def check_precision(self, precision: str) -> None:
+        """Refuse a precision that this target cannot build.
 
         Raises:
-            InputError: with what it can do.
+            InputError: with those it can.
         """
         if precision not in self.precisions:
             raise InputError(
                 f"The target {self.name} cannot build {precision}.", hint=f"It builds {', '.join(self.precisions)}."
+            )
+
+    def check_graph(self, graph: Graph) -> None:
+        """Refuse a graph that this target cannot run.
+
+        Raises:
+            InputError: people as outputs, which need TensorRT's plugins, unless a subclass can.
+        """
+        if graph.metadata.outputs == "people":
+            raise InputError(
+                f"{graph.path} decodes inside the graph with TensorRT plugins; the target {self.name} cannot run it.",
+                hint="Build it with --target tensorrt, or export it without --decode plugin.",
             )

@@ -1,0 +1,247 @@
+"""``build_engine``: checkpoint or ONNX file to an engine bundle, measured against its graph."""
+
+from __future__ import annotations
+
+import shlex
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict
+
+from hhrnet_deploy.errors import InputError
+from hhrnet_deploy.export.exporting import ExportReport, export_onnx
+from hhrnet_deploy.export.samples import parity_shapes, sample_batches
+from hhrnet_deploy.files import sha256_of
+from hhrnet_deploy.pipeline.spec import EngineSpec
+from hhrnet_deploy.targets.bundle import (
+    LAYERS,
+    check_replaceable,
+    file_entries,
+    tool_version,
+    write_layers,
+    write_manifest,
+    writing_bundle,
+)
+from hhrnet_deploy.targets.graph import Graph, Precision, read_graph
+from hhrnet_deploy.targets.manifest import Manifest, Shapes, Sources
+from hhrnet_deploy.targets.parity import TOLERANCES, Parity, check, compare
+from hhrnet_deploy.targets.registry import find_target
+from hhrnet_deploy.targets.target import Built, RunOptions, Target
+
+if TYPE_CHECKING:
+    import torch
+
+Note = Callable[[str], None]
+ENGINES = Path("engines")
+
+
+class BuildReport(BaseModel):
+    """What was built.
+
+    Attributes:
+        path: the bundle's directory.
+        bytes: of all its files.
+        manifest: as stored in the bundle.
+        export: the report of the export, when a checkpoint was given.
+        seconds: how long it all took.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    path: str
+    bytes: int
+    manifest: Manifest
+    export: ExportReport | None
+    seconds: float
+
+
+@dataclass(frozen=True)
+class _Job:
+    graph: Graph
+    target: Target
+    precision: Precision
+    rebuild: str
+    images: str | Path | None
+
+
+def build_engine(
+    model: torch.nn.Module | str | Path = "default",
+    output: str | Path | None = None,
+    *,
+    spec: EngineSpec | None = None,
+    preset: str | None = None,
+    images: str | Path | None = None,
+    progress: Note | None = None,
+    **changes: Any,
+) -> BuildReport:
+    """Build an engine bundle and measure it against its ONNX graph.
+
+    Args:
+        model: an ONNX file of ``hhrnet export``, a checkpoint file, ``"default"`` for the model that ships, or a
+            network of `load_model`. A checkpoint or network is exported first.
+        output: the bundle's directory; default ``engines/<preset>-<target>-<precision>``. A bundle that is there is
+            replaced once the new one is complete.
+        spec: what to build; see `EngineSpec`.
+        preset: of a checkpoint that does not say what it is.
+        images: folder of photos to compare on; default synthetic people.
+        progress: called with a line per step.
+        **changes: fields of `EngineSpec` that replace the spec's, for example ``target="onnxruntime"``.
+
+    Raises:
+        InputError: a precision or graph that the target cannot do, a folder that is no bundle, a contradiction.
+        GateFailedError: the engine differs from its graph; an earlier bundle stays as it was.
+    """
+    started = time.perf_counter()
+    note = progress or (lambda _: None)
+    wanted = (spec or EngineSpec()).with_changes(**changes)
+    target = find_target(wanted.target)
+    if wanted.precision is not None:
+        target.check_precision(wanted.precision)
+    if output is not None:
+        check_replaceable(output)
+    with tempfile.TemporaryDirectory(prefix="hhrnet-build-") as scratch:
+        graph, export = _graph(model, wanted, preset, images=images, scratch=Path(scratch), note=note)
+        precision = _precision(graph, wanted)
+        folder = Path(output) if output is not None else _default_output(graph, target, precision)
+        rebuild = _rebuild_command(model, folder, wanted, precision, preset)
+        manifest = _write(_Job(graph, target, precision, rebuild, images), folder, note)
+    return BuildReport(
+        path=str(folder),
+        bytes=sum(entry.bytes for entry in manifest.files.values()),
+        manifest=manifest,
+        export=export,
+        seconds=round(time.perf_counter() - started, 2),
+    )
+
+
+def _graph(
+    model: torch.nn.Module | str | Path,
+    wanted: EngineSpec,
+    preset: str | None,
+    *,
+    images: str | Path | None,
+    scratch: Path,
+    note: Note,
+) -> tuple[Graph, ExportReport | None]:
+    if isinstance(model, str | Path) and Path(model).suffix == ".onnx":
+        graph = read_graph(model)
+        _check_conventions(graph, wanted, preset)
+        return graph, None
+    report = export_onnx(
+        model,
+        scratch / "heads.onnx",
+        preset=preset,
+        size=wanted.size,
+        batch=wanted.batch,
+        flip=wanted.flip,
+        input=wanted.input,
+        images=images,
+        progress=note,
+    )
+    return read_graph(scratch / "heads.onnx"), report
+
+
+def _check_conventions(graph: Graph, wanted: EngineSpec, preset: str | None) -> None:
+    """An exported graph has its conventions already; options that say otherwise are an error, not ignored."""
+    given = wanted.model_fields_set
+    size = None if graph.size is None else f"{graph.size[1]}x{graph.size[0]}"
+    actual = {
+        "size": size or "dynamic",
+        "batch": graph.batch or "dynamic",
+        "flip": graph.metadata.flip,
+        "input": graph.metadata.input,
+    }
+    asked = {key: getattr(wanted, key) for key in actual if key in given and getattr(wanted, key) is not None}
+    if preset is not None:
+        actual["preset"], asked["preset"] = graph.metadata.preset, preset
+    for key, value in asked.items():
+        if value != actual[key]:
+            raise InputError(
+                f"{graph.path} was exported with {key} {actual[key]}; {value} was asked for.",
+                hint="Give the checkpoint instead, or export it again with that option.",
+            )
+
+
+def _precision(graph: Graph, wanted: EngineSpec) -> Precision:
+    own = graph.metadata.precision
+    asked = wanted.precision or own
+    # A float32 graph can be run in narrower types; one that is typed already is what it is.
+    if own not in ("fp32", asked):
+        raise InputError(
+            f"{graph.path} is an {own} graph; it cannot be built as {asked}.", hint="Give the checkpoint instead."
+        )
+    return asked
+
+
+def _write(job: _Job, folder: Path, note: Note) -> Manifest:
+    job.target.check_precision(job.precision)
+    job.target.check_graph(job.graph)
+    with writing_bundle(folder) as temporary:
+        note(f"building for {job.target.name} in {job.precision}")
+        built = job.target.build(job.graph, temporary, job.precision)
+        write_layers(temporary, built.layers)
+        note("comparing with the ONNX graph")
+        parity = _parity(job, built, temporary)
+        check(parity, TOLERANCES[job.precision], what=f"Engine {folder}")
+        manifest = write_manifest(temporary, _manifest(job, built, temporary, parity))
+    return manifest
+
+
+def _parity(job: _Job, built: Built, folder: Path) -> Parity:
+    from hhrnet_deploy.targets.onnxruntime import OnnxRuntimeRunner
+
+    graph = job.graph
+    shapes = parity_shapes(graph.metadata.short_side, graph.size and graph.size[::-1], graph.batch)
+    batches, origin = sample_batches(shapes, job.images)
+    onnx_info = graph.info("the ONNX graph", "onnxruntime", graph.metadata.precision)
+    with OnnxRuntimeRunner(graph.path, onnx_info, RunOptions()) as reference:
+        expected = [reference.heads(batch) for batch in batches]
+    info = graph.info("the engine", job.target.name, job.precision)
+    with job.target.runner(folder, info, dict(built.hints), RunOptions()) as engine:
+        pairs = [(heads, engine.heads(batch)) for heads, batch in zip(expected, batches, strict=True)]
+    return Parity(reference="onnx", images=origin, shapes=tuple(shapes), outputs=compare(pairs))
+
+
+def _manifest(job: _Job, built: Built, folder: Path, parity: Parity) -> Manifest:
+    meta, size = job.graph.metadata, job.graph.size
+    return Manifest(
+        tool_version=tool_version(),
+        target=job.target.name,
+        target_version=job.target.version(),
+        device=job.target.device(),
+        precision=job.precision,
+        preset=meta.preset,
+        skeleton=meta.skeleton,
+        short_side=meta.short_side,
+        input=meta.input,
+        outputs=meta.outputs,
+        flip=meta.flip,
+        shapes=Shapes(batch=job.graph.batch, width=size[0] if size else None, height=size[1] if size else None),
+        hints=built.hints,
+        sources=Sources(onnx=sha256_of(job.graph.path), checkpoint=meta.checkpoint_sha256),
+        files=file_entries(folder, (*built.files, LAYERS)),
+        parity=parity,
+        rebuild=job.rebuild,
+    )
+
+
+def _default_output(graph: Graph, target: Target, precision: str) -> Path:
+    return ENGINES / f"{graph.metadata.preset}-{target.name}-{precision}"
+
+
+def _rebuild_command(
+    model: torch.nn.Module | str | Path, folder: Path, wanted: EngineSpec, precision: str, preset: str | None
+) -> str:
+    """The command line that builds this bundle again."""
+    words = ["hhrnet", "build", str(model) if isinstance(model, str | Path) else "CHECKPOINT"]
+    words += ["--target", wanted.target, "--precision", precision]
+    words += ["--preset", preset] if preset is not None else []
+    words += ["--size", wanted.size] if wanted.size is not None else []
+    words += ["--batch", str(wanted.batch)] if wanted.batch is not None else []
+    words += ["--flip"] if wanted.flip else []
+    words += ["--input", wanted.input] if wanted.input != "uint8" else []
+    return shlex.join([*words, "-o", str(folder)])

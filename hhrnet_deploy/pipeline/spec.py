@@ -1,0 +1,93 @@
+"""Engine specs: target, precision and shapes of an engine as a file (``engines/specs/*.yaml``)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from hhrnet_deploy.errors import InputError
+from hhrnet_deploy.export.options import parse_batch, parse_size
+from hhrnet_deploy.resources import SPEC, find
+from hhrnet_deploy.targets.graph import Precision
+from hhrnet_deploy.targets.registry import default_target, find_target
+
+
+class EngineSpec(BaseModel):
+    """What engine to build. Every field can be left out.
+
+    Attributes:
+        target: the library it is for; default as `default_target`.
+        precision: of the engine; default that of the graph.
+        size: height x width, as ``512x704``, for an engine of that size only; default any size.
+        batch: a number for exactly so many images, or ``dynamic``; default 1 for a fixed size, else dynamic.
+        flip: run the mirrored images inside the engine.
+        input: ``uint8`` pixels or normalised ``float``.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    target: str = Field(default_factory=default_target)
+    precision: Precision | None = None
+    size: str | None = None
+    batch: int | Literal["dynamic"] | None = None
+    flip: bool = False
+    input: Literal["uint8", "float"] = "uint8"
+
+    @field_validator("target")
+    @classmethod
+    def _known(cls, target: str) -> str:
+        find_target(target)
+        return target
+
+    @field_validator("size", mode="before")
+    @classmethod
+    def _readable_size(cls, value: Any) -> str | None:
+        if value is None:
+            return None
+        height, width = parse_size(str(value))
+        return f"{height}x{width}"
+
+    @field_validator("batch", mode="before")
+    @classmethod
+    def _readable_batch(cls, value: Any) -> int | str | None:
+        return value if value in (None, "dynamic") else parse_batch(str(value))
+
+    def with_changes(self, **changes: Any) -> EngineSpec:
+        """This spec with the fields that are not None taken over; validated like a file.
+
+        Raises:
+            InputError: a value does not fit.
+        """
+        given = {key: value for key, value in changes.items() if value is not None}
+        return _validated({**self.model_dump(exclude_unset=True), **given}, "the options")
+
+
+def load_spec(name_or_path: str | Path) -> EngineSpec:
+    """A spec by path, or by the bare name of one that ships.
+
+    Raises:
+        InputError: not found, no YAML, an unknown key or a value that does not fit.
+    """
+    import yaml
+
+    path = find(SPEC, name_or_path)
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"Engine spec {path} cannot be read: {error}.") from error
+    if not isinstance(document, dict):
+        raise InputError(f"Engine spec {path} has to hold keys and values, got {type(document).__name__}.")
+    return _validated(document, f"Engine spec {path}")
+
+
+def _validated(document: dict[str, Any], source: str) -> EngineSpec:
+    try:
+        return EngineSpec.model_validate(document)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "spec"
+        raise InputError(
+            f"{source}: {where}: {first['msg']}.", hint=f"Keys: {', '.join(EngineSpec.model_fields)}."
+        ) from error
