@@ -66,7 +66,7 @@ def export_onnx(
     model: torch.nn.Module | str | Path,
     path: str | Path,
     *,
-    preset: str | None = None,
+    preset: str | Path | Preset | None = None,
     size: int | tuple[int, int] | str | None = None,
     dynamic: bool | None = None,
     batch: int | Literal["dynamic"] | None = None,
@@ -100,7 +100,7 @@ def export_onnx(
     started = time.perf_counter()
     note = progress or (lambda _: None)
     options = _options(size, dynamic, batch, flip=flip, input=input, opset=opset, simplify=simplify)
-    source = _load(model, preset)
+    source = _load(model, preset, note)
     note(f"tracing {source.preset.name}")
     graph = _graph(source, options)
     with replacing(path) as temporary:
@@ -148,20 +148,18 @@ def _options(
         raise InputError(f"Export option {where}: {first['msg']}, got {first['input']!r}.") from error
 
 
-def _load(model: torch.nn.Module | str | Path, preset: str | None) -> Source:
-    from hhrnet_deploy.model.checkpoint import load_model
-    from hhrnet_deploy.model.presets import find_preset
+def _load(model: torch.nn.Module | str | Path, preset: str | Path | Preset | None, note: Note) -> Source:
+    from hhrnet_deploy.model.checkpoint import LoadedModel, load_model
+    from hhrnet_deploy.model.presets import Preset, find_preset
 
-    if isinstance(model, str | Path):
-        network = load_model(preset, model)
-        digest = sha256_of(model) if Path(model).is_file() else None
-        return Source(network, network.preset, digest)
-    known = getattr(model, "preset", None)
-    if preset is not None:
-        known = find_preset(preset)
-    if known is None:
+    network = load_model(preset, model) if isinstance(model, str | Path) else model
+    if isinstance(network, LoadedModel):
+        for line in network.source.notes:
+            note(line)
+        return Source(network, network.preset, network.source.sha256)
+    if preset is None:
         raise InputError("The network does not say which preset it is.", hint="Give preset=..., or use load_model.")
-    return Source(model, known, None)
+    return Source(network, preset if isinstance(preset, Preset) else find_preset(preset), None)
 
 
 def _graph(source: Source, options: ExportOptions) -> onnx.ModelProto:

@@ -35,6 +35,8 @@ from hhrnet_deploy.targets.target import Built, RunOptions, Target
 if TYPE_CHECKING:
     import torch
 
+    from hhrnet_deploy.model.presets import Preset
+
 Note = Callable[[str], None]
 ENGINES = Path("engines")
 
@@ -73,7 +75,7 @@ def build_engine(
     output: str | Path | None = None,
     *,
     spec: EngineSpec | None = None,
-    preset: str | None = None,
+    preset: str | Path | Preset | None = None,
     images: str | Path | None = None,
     progress: Note | None = None,
     **changes: Any,
@@ -121,7 +123,7 @@ def build_engine(
 def _graph(
     model: torch.nn.Module | str | Path,
     wanted: EngineSpec,
-    preset: str | None,
+    preset: str | Path | Preset | None,
     *,
     images: str | Path | None,
     scratch: Path,
@@ -145,7 +147,7 @@ def _graph(
     return read_graph(scratch / "heads.onnx"), report
 
 
-def _check_conventions(graph: Graph, wanted: EngineSpec, preset: str | None) -> None:
+def _check_conventions(graph: Graph, wanted: EngineSpec, preset: str | Path | Preset | None) -> None:
     """An exported graph has its conventions already; options that say otherwise are an error, not ignored."""
     given = wanted.model_fields_set
     size = None if graph.size is None else f"{graph.size[1]}x{graph.size[0]}"
@@ -157,7 +159,7 @@ def _check_conventions(graph: Graph, wanted: EngineSpec, preset: str | None) -> 
     }
     asked = {key: getattr(wanted, key) for key in actual if key in given and getattr(wanted, key) is not None}
     if preset is not None:
-        actual["preset"], asked["preset"] = graph.metadata.preset, preset
+        actual["preset"], asked["preset"] = graph.metadata.preset, _preset_name(preset)
     for key, value in asked.items():
         if value != actual[key]:
             raise InputError(
@@ -229,17 +231,28 @@ def _manifest(job: _Job, built: Built, folder: Path, parity: Parity) -> Manifest
     )
 
 
+def _preset_name(preset: str | Path | Preset) -> str:
+    from hhrnet_deploy.model.presets import find_preset
+
+    return find_preset(preset).name if isinstance(preset, str | Path) else preset.name
+
+
 def _default_output(graph: Graph, target: Target, precision: str) -> Path:
     return ENGINES / f"{graph.metadata.preset}-{target.name}-{precision}"
 
 
 def _rebuild_command(
-    model: torch.nn.Module | str | Path, folder: Path, wanted: EngineSpec, precision: str, preset: str | None
+    model: torch.nn.Module | str | Path,
+    folder: Path,
+    wanted: EngineSpec,
+    precision: str,
+    preset: str | Path | Preset | None,
 ) -> str:
     """The command line that builds this bundle again."""
     words = ["hhrnet", "build", str(model) if isinstance(model, str | Path) else "CHECKPOINT"]
     words += ["--target", wanted.target, "--precision", precision]
-    words += ["--preset", preset] if preset is not None else []
+    if preset is not None:
+        words += ["--preset", str(preset) if isinstance(preset, str | Path) else preset.name]
     words += ["--size", wanted.size] if wanted.size is not None else []
     words += ["--batch", str(wanted.batch)] if wanted.batch is not None else []
     words += ["--flip"] if wanted.flip else []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hhrnet_deploy.errors import BundleError, InputError
 from hhrnet_deploy.targets.bundle import Bundle, check_runs_here, is_bundle, read_bundle
@@ -10,6 +11,9 @@ from hhrnet_deploy.targets.graph import read_graph
 from hhrnet_deploy.targets.registry import find_target, target_names
 from hhrnet_deploy.targets.runner import Runner
 from hhrnet_deploy.targets.target import RunOptions, Target
+
+if TYPE_CHECKING:
+    from hhrnet_deploy.model.presets import Preset
 
 DEFAULT = "default"
 
@@ -54,7 +58,7 @@ def open_onnx(path: str | Path, options: RunOptions | None = None) -> Runner:
 
 def open_model(
     what: str | Path = DEFAULT,
-    preset: str | None = None,
+    preset: str | Path | Preset | None = None,
     *,
     options: RunOptions | None = None,
     device: str | None = None,
@@ -87,7 +91,7 @@ def open_model(
     return _open_checkpoint(path, preset, device)
 
 
-def _open_checkpoint(path: str | Path, preset: str | None, device: str | None) -> Runner:
+def _open_checkpoint(path: str | Path, preset: str | Path | Preset | None, device: str | None) -> Runner:
     from hhrnet_deploy.targets.torch import open_checkpoint
 
     return open_checkpoint(path, preset, device=device)

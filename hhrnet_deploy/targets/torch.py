@@ -69,7 +69,9 @@ class TorchRunner(Runner):
             return Heads(*(head.float().contiguous().cpu().numpy() for head in (coarse, fine)))
 
 
-def open_checkpoint(checkpoint: str | Path, preset: str | None = None, *, device: str | None = None) -> TorchRunner:
+def open_checkpoint(
+    checkpoint: str | Path, preset: str | Path | Preset | None = None, *, device: str | None = None
+) -> TorchRunner:
     """A runner of a checkpoint file, or of the model that ships (``"default"``).
 
     Raises:
