@@ -27,7 +27,8 @@ def new_set(out_dir: str | os.PathLike[str]) -> Iterator[Path]:
     A generated set that stood there before (it holds ``synthetic.json``) is replaced.
 
     Raises:
-        InputError: ``out_dir`` holds something else, or writing fails (disk full, no permission); nothing is left behind.
+        InputError: ``out_dir`` holds something else, or writing fails (disk full, no permission); then
+            nothing is left behind.
     """
     final = Path(out_dir)
     _require_free(final)

@@ -24,7 +24,7 @@ _COUNT_SHARES = (0.44, 0.19, 0.10, 0.065, 0.05, 0.03, 0.025, 0.025, 0.02, 0.015,
 SMALLEST_AREA = 32.0**2
 FEWEST_JOINTS = 4
 # Joints next to each other on the body: a hidden joint is labelled when one of these is seen.
-_NEIGHBOURS: tuple[tuple[int, ...], ...] = (
+NEIGHBOURS: tuple[tuple[int, ...], ...] = (
     *((1, 2), (0, 2), (0, 1), (1, 0), (2, 0)),
     *((6, 7, 11), (5, 8, 12), (5, 9), (6, 10), (7,), (8,)),
     *((12, 5, 13), (11, 6, 14), (11, 15), (12, 16), (13,), (14,)),
@@ -136,7 +136,7 @@ def _label(canvas: Canvas, placed: Placed, person: int) -> dict[str, Any] | None
     """COCO annotation of one person, None where next to nothing of them is seen."""
     mask = canvas.parts // PARTS == person
     area = int(mask.sum())
-    polygons = _outlines(mask)
+    polygons = outlines(mask)
     if area < 60 or not polygons:
         return None
     keypoints = _visible_keypoints(canvas, placed, person)
@@ -179,14 +179,14 @@ def _visible_keypoints(canvas: Canvas, placed: Placed, person: int) -> Array:
             seen[joint] = not shown[joint].isdisjoint(near.reshape(-1).tolist())
     keypoints = np.zeros((17, 3))
     for joint in range(17):
-        hinted = inside[joint] and facing[joint] and bool(seen[list(_NEIGHBOURS[joint])].any())
+        hinted = inside[joint] and facing[joint] and bool(seen[list(NEIGHBOURS[joint])].any())
         visibility = 2 if seen[joint] else 1 if hinted else 0
         if visibility:
             keypoints[joint] = *places[joint], visibility
     return keypoints
 
 
-def _outlines(mask: NDArray[np.bool_]) -> list[list[float]]:
+def outlines(mask: NDArray[np.bool_]) -> list[list[float]]:
     """COCO polygons around a mask."""
     import cv2
 

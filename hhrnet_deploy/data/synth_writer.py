@@ -19,9 +19,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from hhrnet_deploy.data.synth_folder import new_set, write_document, write_image, write_record
 from hhrnet_deploy.data.synth_poses import read_poses
 from hhrnet_deploy.data.synth_scene import draw_scene
-from hhrnet_deploy.data.synth_folder import new_set, write_document, write_image, write_record
 from hhrnet_deploy.errors import InputError
 
 GENERATOR = "hhrnet-synth"
