@@ -126,9 +126,29 @@ def _run_lengths(segmentation: dict[str, Any], width: int, height: int) -> dict[
     size, counts = segmentation["size"], segmentation["counts"]
     if list(size) != [height, width]:
         raise ValueError(f"its size is {size}, the image's [{height}, {width}]")
-    if isinstance(counts, list):
-        # The C code trusts the lengths; wrong ones would make it write beyond the mask.
-        if any(not isinstance(count, int) or count < 0 for count in counts) or sum(counts) != width * height:
-            raise ValueError("its run lengths do not add up to the image")
-        return dict(mask.frPyObjects(segmentation, height, width))
-    return segmentation
+    runs = counts if isinstance(counts, list) else _decompress(counts)
+    # The C code trusts the lengths; wrong ones would make it read or write beyond the mask.
+    if any(not isinstance(run, int) or run < 0 for run in runs) or sum(runs) != width * height:
+        raise ValueError("its run lengths do not add up to the image")
+    return dict(mask.frPyObjects({"size": [height, width], "counts": runs}, height, width))
+
+
+def _decompress(counts: str | bytes) -> list[int]:
+    """Run lengths from COCO's text form: 5 bits a character, later ones as differences (maskApi.c, rleFrString)."""
+    digits = [byte - 48 for byte in (counts.encode("ascii") if isinstance(counts, str) else counts)]
+    runs: list[int] = []
+    value = shift = 0
+    for digit in digits:
+        if not 0 <= digit < 64 or shift > 30:
+            raise ValueError("its run lengths hold a character that they cannot have")
+        value |= (digit & 31) << shift
+        shift += 5
+        if digit & 32:
+            continue
+        if digit & 16:
+            value -= 1 << shift
+        runs.append(value + runs[-2] if len(runs) > 2 else value)
+        value = shift = 0
+    if shift:
+        raise ValueError("its run lengths are cut off")
+    return runs
