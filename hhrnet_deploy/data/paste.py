@@ -116,6 +116,7 @@ class _Layer:
     note: Note
     whole: int
     mask: Mask
+    changed: bool
 
 
 def paste_people(
@@ -148,7 +149,7 @@ def paste_people(
 
 def _layer_of(note: Note, width: int, height: int) -> _Layer:
     mask = segmentation_mask(note, width, height)
-    return _Layer(dict(note), int(mask.sum()), mask)
+    return _Layer(dict(note), int(mask.sum()), mask, changed=False)
 
 
 def _varied(rng: np.random.Generator, donor: Donor, width: int, height: int) -> Donor:
@@ -200,7 +201,7 @@ def _new_layer(donor: Donor, corner: tuple[int, int], placed: Mask) -> _Layer:
     whole = int(donor.mask.sum())
     note: Note = {"category_id": 1, "iscrowd": 0, "area": donor.area * int(placed.sum()) / max(whole, 1)}
     note["keypoints"] = keypoints.reshape(-1).tolist()
-    return _Layer(_outlined(note, placed), int(placed.sum()), placed.copy())
+    return _Layer(_outlined(note, placed), int(placed.sum()), placed.copy(), changed=True)
 
 
 def _cover(layer: _Layer, placed: Mask) -> None:
@@ -209,6 +210,7 @@ def _cover(layer: _Layer, placed: Mask) -> None:
     keypoints = np.asarray(layer.note.get("keypoints") or np.zeros(51), float).reshape(17, 3)
     if layer.note.get("iscrowd") or not (hidden.any() or _on(placed, keypoints).any()):
         return
+    layer.changed = True
     before = max(int(layer.mask.sum()), 1)
     layer.mask = layer.mask & ~placed
     layer.note["area"] = float(layer.note.get("area", before)) * int(layer.mask.sum()) / before
@@ -247,16 +249,14 @@ def _outlined(note: Note, mask: Mask) -> Note:
 
 def _finish(layer: _Layer) -> Note | None:
     """The final annotation; None where hardly anything is seen any more."""
-    note = layer.note
-    if note.get("iscrowd"):
+    note, left = layer.note, int(layer.mask.sum())
+    if not layer.changed:
         return note
-    left = int(layer.mask.sum())
-    if left < 60 or left < 0.1 * layer.whole or not note.get("segmentation"):
+    if left < 60 or left < 0.1 * layer.whole or not note["segmentation"]:
         return None
     keypoints = np.asarray(note.get("keypoints") or np.zeros(51), float).reshape(17, 3)
     labelled = int((keypoints[:, 2] > 0).sum())
-    changed = left < layer.whole or "id" not in note
-    if changed and labelled < FEWEST_JOINTS:
+    if labelled < FEWEST_JOINTS:
         keypoints, labelled = np.zeros((17, 3)), 0
     values = [[round(float(x), 2), round(float(y), 2), int(v)] for x, y, v in keypoints]
     flat = [value for triple in values for value in triple]
