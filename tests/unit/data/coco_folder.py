@@ -14,7 +14,7 @@ from hhrnet_deploy.skeletons import COCO, CROWDPOSE
 WIDTH, HEIGHT = 64, 48
 
 
-def person(identity: int, image_id: int, joints: int = 17, **changes: Any) -> dict[str, Any]:
+def person(identity: int, image_id: int, joints: int = 17, /, **changes: Any) -> dict[str, Any]:
     """A sound annotation with every joint labelled; ``changes`` replace fields, None removes one."""
     keypoints = [value for joint in range(joints) for value in (10 + joint, 20, 2)]
     fields = {
@@ -32,7 +32,7 @@ def person(identity: int, image_id: int, joints: int = 17, **changes: Any) -> di
     return {key: value for key, value in fields.items() if value is not None}
 
 
-def image(identity: int, **changes: Any) -> dict[str, Any]:
+def image(identity: int, /, **changes: Any) -> dict[str, Any]:
     """A sound image entry."""
     return {"id": identity, "file_name": f"{identity:012d}.jpg", "width": WIDTH, "height": HEIGHT, **changes}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 from pathlib import Path
 
@@ -309,3 +310,24 @@ def test_joints_of_a_sample(tmp_path):
     joints = dataset.joints(dataset[0])
     assert joints.dtype == np.float64
     np.testing.assert_array_equal(joints[0, 5], [15, 20, 2])
+
+
+@pytest.mark.skipif("HHRNET_COCO" not in os.environ, reason="needs the environment variable HHRNET_COCO")
+@pytest.mark.parametrize("split", ["val2017", "train2017"])
+def test_the_real_coco_subset_is_what_pycocotools_reads(split):
+    from pycocotools.coco import COCO as Api
+
+    dataset = open_dataset(os.environ["HHRNET_COCO"], split)
+    api = Api(str(dataset.annotation_file))
+    assert dataset.image_ids == list(api.imgs)
+    for sample in dataset:
+        assert sample.annotations == api.loadAnns(api.getAnnIds(imgIds=sample.image_id))
+        masked = [
+            entry
+            for entry in sample.annotations
+            if (entry["iscrowd"] or not entry["num_keypoints"]) and entry.get("segmentation")
+        ]
+        if masked:
+            expected = np.any([api.annToMask(entry) for entry in masked], axis=0)
+            # Boxes stand in for missing segmentations, so the mask may hold more.
+            assert not (expected & ~dataset.ignore_mask(sample)).any()
