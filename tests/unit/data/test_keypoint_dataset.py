@@ -315,10 +315,10 @@ def test_joints_of_a_sample(tmp_path):
 @pytest.mark.skipif("HHRNET_COCO" not in os.environ, reason="needs the environment variable HHRNET_COCO")
 @pytest.mark.parametrize("split", ["val2017", "train2017"])
 def test_the_real_coco_subset_is_what_pycocotools_reads(split):
-    from pycocotools.coco import COCO as Api
+    from pycocotools import coco
 
     dataset = open_dataset(os.environ["HHRNET_COCO"], split)
-    api = Api(str(dataset.annotation_file))
+    api = coco.COCO(str(dataset.annotation_file))
     assert dataset.image_ids == list(api.imgs)
     for sample in dataset:
         assert sample.annotations == api.loadAnns(api.getAnnIds(imgIds=sample.image_id))
