@@ -29,6 +29,8 @@ class Geometry(BaseModel):
         min_scale, max_scale: side of the square that is cut out, as a multiple of the image's short side.
         max_translation: d: the centre moves by whole source pixels within +-d * (short side / 200) * scale.
         flip: probability of mirroring.
+        focus: probability of moving the centre from the middle of the image to that of a person; officially 0. Small
+            crops show more people that way.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -38,6 +40,7 @@ class Geometry(BaseModel):
     max_scale: float = Field(1.5, gt=0)
     max_translation: float = Field(40.0, ge=0)
     flip: float = Field(0.5, ge=0, le=1)
+    focus: float = Field(0.0, ge=0, le=1)
 
     @model_validator(mode="after")
     def _ordered(self) -> Geometry:
@@ -107,10 +110,18 @@ class Placement:
         )
 
 
-def draw_placement(width: int, height: int, geometry: Geometry, rng: np.random.Generator) -> Placement:
+def draw_placement(
+    width: int, height: int, geometry: Geometry, rng: np.random.Generator, joints: Float64 | None = None
+) -> Placement:
     """Draw a placement for a ``width`` x ``height`` image (transforms.py:128-155).
 
     Each number is drawn whether or not it ends up used, so that switching one range off leaves the others alone.
+
+    Args:
+        width, height: of the image.
+        geometry: the ranges.
+        rng: where the numbers come from.
+        joints: (P, K, 3) x, y, visibility in source pixels; only ``geometry.focus`` looks at them.
     """
     short = min(width, height)
     scale = geometry.min_scale + rng.random() * (geometry.max_scale - geometry.min_scale)
@@ -119,7 +130,12 @@ def draw_placement(width: int, height: int, geometry: Geometry, rng: np.random.G
     limit = int(geometry.max_translation * short / 200 * scale)
     shift = np.floor(rng.random(2) * 2 * limit) - limit
     flip = bool(rng.random() < geometry.flip)
-    center = (width / 2 + float(shift[0]), height / 2 + float(shift[1]))
+    focused, choice = rng.random(2)
+    middle = np.array([width / 2, height / 2])
+    if joints is not None and len(joints) and focused < geometry.focus:
+        person = joints[int(choice * len(joints))]
+        middle = person[person[:, 2] > 0, :2].mean(axis=0)
+    center = (float(middle[0] + shift[0]), float(middle[1] + shift[1]))
     return Placement(center, short * scale, rotation, scale, flip)
 
 

@@ -9,12 +9,17 @@ from torch import Tensor
 
 
 class LossFactors(NamedTuple):
-    """What each part of the loss is multiplied with (the official configuration's values)."""
+    """What each part of the loss is multiplied with; the defaults are the official configuration's.
+
+    ``foreground`` weighs each pixel's heat error with 1 + foreground * target: small networks leave the plateau of
+    empty heat maps sooner.
+    """
 
     coarse_heat: float = 1.0
     fine_heat: float = 1.0
     push: float = 1e-3
     pull: float = 1e-3
+    foreground: float = 0.0
 
 
 class LossParts(NamedTuple):
@@ -30,18 +35,22 @@ class LossParts(NamedTuple):
         return self.coarse_heat + self.fine_heat + self.push + self.pull
 
 
-def heat_loss(predicted: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+def heat_loss(predicted: Tensor, target: Tensor, mask: Tensor, foreground: float = 0.0) -> Tensor:
     """Masked squared error, a mean over K, H and W including the masked pixels (loss.py:33-38).
 
     Args:
         predicted: (N, K, H, W) heat maps.
         target: (N, K, H, W) Gaussians.
         mask: (N, H, W), 1 where the error counts and 0 where it does not.
+        foreground: extra weight of a pixel whose target is 1; the official loss has none.
 
     Returns:
         (N,), one value for each image.
     """
-    return ((predicted - target).square() * mask[:, None]).mean(dim=(1, 2, 3))
+    error = (predicted - target).square() * mask[:, None]
+    if foreground:
+        error = error * (1 + foreground * target)
+    return error.mean(dim=(1, 2, 3))
 
 
 def tag_loss(tags: Tensor, index: Tensor, visible: Tensor) -> tuple[Tensor, Tensor]:
@@ -106,7 +115,7 @@ class Targets(NamedTuple):
 
 
 def total_loss(coarse: Tensor, fine: Tensor, targets: Targets, factors: LossFactors) -> LossParts:
-    """All parts of the loss of one batch, in float32 (or float64 for float64 heads) whatever autocast is on.
+    """Compute all parts of the loss of one batch, in float32 (or float64 for float64 heads) whatever autocast is on.
 
     Args:
         coarse: (N, 2K, H/4, W/4), heat maps then tags.
@@ -118,9 +127,11 @@ def total_loss(coarse: Tensor, fine: Tensor, targets: Targets, factors: LossFact
     wide = torch.float64 if fine.dtype == torch.float64 else torch.float32
     coarse, fine = coarse.to(wide), fine.to(wide)
     push, pull = tag_loss(coarse[:, joints:], targets.tag_index, targets.tag_visible)
+    coarse_heat = heat_loss(coarse[:, :joints], targets.coarse_heat, targets.coarse_mask, factors.foreground)
+    fine_heat = heat_loss(fine, targets.fine_heat, targets.fine_mask, factors.foreground)
     return LossParts(
-        factors.coarse_heat * heat_loss(coarse[:, :joints], targets.coarse_heat, targets.coarse_mask).mean(),
-        factors.fine_heat * heat_loss(fine, targets.fine_heat, targets.fine_mask).mean(),
+        factors.coarse_heat * coarse_heat.mean(),
+        factors.fine_heat * fine_heat.mean(),
         factors.push * push.mean(),
         factors.pull * pull.mean(),
     )

@@ -56,12 +56,16 @@ class TargetOptions(_Part):
 
 
 class LossOptions(_Part):
-    """Factors of the loss parts (HEATMAPS_LOSS_FACTOR, PUSH_LOSS_FACTOR, PULL_LOSS_FACTOR)."""
+    """Factors of the loss parts (HEATMAPS_LOSS_FACTOR, PUSH_LOSS_FACTOR, PULL_LOSS_FACTOR).
+
+    ``foreground`` is extra weight of the pixels around joints; the official loss has none.
+    """
 
     coarse_heat: NotNegative = 1.0
     fine_heat: NotNegative = 1.0
     push: NotNegative = 1e-3
     pull: NotNegative = 1e-3
+    foreground: NotNegative = 0.0
 
 
 class Optimiser(_Part):

@@ -94,10 +94,10 @@ def make_example(dataset: KeypointDataset, sample: Sample, recipe: Recipe, rng: 
             f"{sample.width}x{sample.height}.",
             hint="The file and the annotations belong to different versions of the data set.",
         )
-    placement = augment.draw_placement(sample.width, sample.height, recipe.geometry, rng)
+    joints = dataset.joints(sample)
+    placement = augment.draw_placement(sample.width, sample.height, recipe.geometry, rng, joints)
     image = augment.change_pixels(augment.place_image(pixels, placement, recipe.crop), recipe.photometric, rng)
     counted = ~dataset.ignore_mask(sample)
-    joints = dataset.joints(sample)
     sigmas = _sigmas(sample, recipe, placement)
     heats, masks, placed = [], [], []
     for stride in (COARSE_STRIDE, FINE_STRIDE):

@@ -81,7 +81,7 @@ class Stepper:
         with self._autocast():
             coarse, fine = self.model(images)
         options = self.recipe.loss
-        factors = LossFactors(options.coarse_heat, options.fine_heat, options.push, options.pull)
+        factors = LossFactors(options.coarse_heat, options.fine_heat, options.push, options.pull, options.foreground)
         return total_loss(coarse, fine, batch.targets, factors)
 
     def _autocast(self) -> AbstractContextManager[object]:
