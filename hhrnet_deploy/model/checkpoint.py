@@ -82,7 +82,7 @@ def load_model(
                 "load_model needs a preset, a checkpoint, or both.", hint=f"Presets: {', '.join(PRESETS)}."
             )
         return LoadedModel(_as_preset(preset)).eval()
-    weights = read_weights(_path_of(checkpoint))
+    weights = read_weights(path_of(checkpoint))
     chosen, notes = _choose_preset(preset, weights)
     for note in notes:
         _log.warning("%s", note)
@@ -99,7 +99,12 @@ def _as_preset(preset: str | Path | Preset) -> Preset:
     return preset if isinstance(preset, Preset) else find_preset(preset)
 
 
-def _path_of(checkpoint: str | os.PathLike[str]) -> Path:
+def path_of(checkpoint: str | os.PathLike[str]) -> Path:
+    """The file that is meant: ``"default"`` is the one that ships.
+
+    Raises:
+        CheckpointError: the shipped weights are missing.
+    """
     if str(checkpoint) != DEFAULT:
         return Path(checkpoint)
     if not DEFAULT_PATH.is_file():
@@ -174,7 +179,8 @@ def _fill(preset: Preset, source: Source, weights: Weights) -> LoadedModel:
     state = {name: to_float32(tensor, name, weights.path) for name, tensor in weights.tensors.items()}
     for name in model.state_dict():
         if name.endswith(COUNTER):
-            state[name] = weights.tensors.get(name, torch.tensor(0)).to(torch.int64).reshape(())
+            counter = weights.tensors.get(name)
+            state[name] = torch.tensor(0 if counter is None or counter.numel() != 1 else int(counter))
     require_finite(state, weights.path)
     model.load_state_dict(state, strict=True, assign=True)
     for parameter in model.parameters():

@@ -70,10 +70,10 @@ def identify(weights: Weights) -> Finding:
     if _is_higher(shapes):
         return Finding(
             f"a HigherHRNet {_summary(shapes)}, which is no built-in preset",
-            "Name its experiment file: --preset FILE.yaml.",
+            "Name its experiment file: --preset FILE.yaml (its key DATASET.SKELETON names a file for other joints).",
         )
     if any(name.startswith("final_layer.") for name in shapes) and "stage4.0.branches.0.0.conv1.weight" in shapes:
-        return _backbone_finding(weights, f"a top-down {_hrnet(shapes)} pose network (final_layer), not a HigherHRNet")
+        return _backbone_finding(weights, f"an {_hrnet(shapes)} pose network with one final_layer, not a HigherHRNet")
     if shapes and sum(map(is_backbone, shapes)) >= len(shapes) // 2 and any(n.startswith("stage4.") for n in shapes):
         return _backbone_finding(weights, f"an {_hrnet(shapes)} backbone without HigherHRNet's heads")
     first = ", ".join(list(shapes)[:_LISTED])

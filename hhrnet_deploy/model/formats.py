@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -149,48 +148,56 @@ def _harmless_globals() -> list[Any]:
 
 
 def _unpickle(file: Path, head: bytes) -> object:
-    zipped = head.startswith(b"PK\x03\x04")
-    if zipped and not zipfile.is_zipfile(file):
-        raise _truncated(file, "its zip directory is missing")
-    if not zipped and not head.startswith(b"\x80"):
-        raise CheckpointError(
-            f"Checkpoint {file} is not a PyTorch file; it starts with {head[:16]!r}.",
-            hint=_EXPECTED,
-        )
+    if head.startswith(b"PK\x03\x04"):
+        _require_torch_archive(file)
+    elif not head.startswith(b"\x80"):
+        raise CheckpointError(f"Checkpoint {file} is not a PyTorch file; it starts with {head[:16]!r}.", hint=_EXPECTED)
     try:
         with torch.serialization.safe_globals(_harmless_globals()):
             return torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise _refused(file, str(error)) from error
-    except (EOFError, RuntimeError, OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        if "TorchScript" in str(error):
-            raise CheckpointError(
-                f"Checkpoint {file} is a TorchScript program, not a state dict.",
-                hint="Save the weights alone: torch.save(module.state_dict(), 'weights.pth')",
-            ) from error
-        raise _truncated(file, str(error).splitlines()[0] if str(error) else type(error).__name__) from error
+    except Exception as error:
+        # A damaged pickle can fail in any way: IndexError, struct.error, UnicodeDecodeError, even MemoryError.
+        raise _unreadable(file, str(error)) from error
 
 
-def _truncated(file: Path, cause: str) -> CheckpointError:
+def _require_torch_archive(file: Path) -> None:
+    """torch.save writes a zip archive with ``<name>/data.pkl``; its directory is at the end, so truncation shows."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            names = archive.namelist()
+    except Exception as error:
+        # BadZipFile, but also UnicodeDecodeError, NotImplementedError... from a damaged directory.
+        raise _damaged(file, f"the directory at its end cannot be read ({error})") from error
+    if any("/code/" in name for name in names) and any(name.endswith("/constants.pkl") for name in names):
+        raise CheckpointError(
+            f"Checkpoint {file} is a TorchScript program, not a state dict.",
+            hint="Save the weights alone: torch.save(module.state_dict(), 'weights.pth')",
+        )
+    if not any(name.endswith("data.pkl") for name in names):
+        raise CheckpointError(
+            f"Checkpoint {file} is a zip archive that torch.save did not write; it holds {', '.join(names[:3])}...",
+            hint=_EXPECTED,
+        )
+
+
+def _damaged(file: Path, cause: str) -> CheckpointError:
     return CheckpointError(
         f"Checkpoint {file} is truncated or damaged: {file.stat().st_size} bytes, {cause}.",
         hint="Download or copy it again.",
     )
 
 
-def _refused(file: Path, message: str) -> CheckpointError:
-    if "Unsupported global" not in message and "GLOBAL" not in message and "TorchScript" not in message:
-        return _truncated(file, "its pickle cannot be read")
-    if "TorchScript" in message:
+def _unreadable(file: Path, message: str) -> CheckpointError:
+    """What PyTorch's restricted unpickler objected to, in our words."""
+    if "GLOBAL " in message:
+        blamed = message.partition("GLOBAL ")[2].split()[0]
         return CheckpointError(
-            f"Checkpoint {file} is a TorchScript program, not a state dict.",
-            hint="Save the weights alone: torch.save(module.state_dict(), 'weights.pth')",
+            f"Checkpoint {file} holds {blamed}, which only running code named by the file could load; that is refused.",
+            hint="Where you trust the file, save the weights alone: torch.save(content['state_dict'], 'weights.pth')",
         )
-    blamed = message.partition("GLOBAL ")[2].split(" ")[0] or "an unknown type"
-    return CheckpointError(
-        f"Checkpoint {file} holds {blamed}, which only running the file's own code could load; that is refused.",
-        hint="Where you trust the file, save the weights alone: torch.save(checkpoint['state_dict'], 'weights.pth')",
-    )
+    if "magic number" in message or "Unsupported operand" in message:
+        return CheckpointError(f"Checkpoint {file} is a pickle that torch.save did not write.", hint=_EXPECTED)
+    return _damaged(file, message.splitlines()[0] if message else "its content ends too early")
 
 
 def _state_dict(file: Path, content: object) -> tuple[dict[str, Tensor], str]:
