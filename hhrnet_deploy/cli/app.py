@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from hhrnet_deploy.cli import build, console, data, doctor, export, models, predict
+from hhrnet_deploy.cli import bench, build, console, data, doctor, export, models, predict
 from hhrnet_deploy.cli.eval import eval_
 from hhrnet_deploy.errors import HHRNetError
 
@@ -28,6 +28,7 @@ app.command("doctor")(doctor.doctor)
 app.command("export")(export.export)
 app.command("build")(build.build)
 app.command("predict")(predict.predict)
+app.command("bench")(bench.bench)
 app.command("eval")(eval_)
 
 

@@ -1,0 +1,153 @@
+"""``hhrnet bench``: engines side by side, in pairs, stage by stage."""
+
+from __future__ import annotations
+
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hhrnet_deploy.cli import console, options
+from hhrnet_deploy.errors import InputError
+
+if TYPE_CHECKING:
+    from hhrnet_deploy.pipeline.bench import BenchReport, Contestant
+
+_OPPONENTS = ("torch", "onnxruntime", "openvino", "official-style")
+
+
+def bench(
+    models: Annotated[
+        list[str] | None, typer.Argument(help="Engine bundles, ONNX files or checkpoints; the first is the baseline.")
+    ] = None,
+    against: Annotated[
+        str | None, typer.Option(help=f"Opponents made from --checkpoint, comma-separated: {', '.join(_OPPONENTS)}.")
+    ] = None,
+    checkpoint: Annotated[str, typer.Option(help="Checkpoint that the opponents are made from.")] = "default",
+    preset: options.Preset = None,
+    images: Annotated[
+        Path | None, typer.Option(help="Folder of photos to time on; default synthetic people, fixed seed.")
+    ] = None,
+    pairs: Annotated[int, typer.Option(help="Timed pairs.", min=1)] = 20,
+    batches: Annotated[str, typer.Option(help="Batch sizes of the throughput runs, for example 1,4,8.")] = "1",
+    flip: options.Flip = True,
+    scales: options.Scales = "1",
+    size: options.Size = None,
+    max_long_side: options.MaxLongSide = 4096,
+    plot: Annotated[Path | None, typer.Option(help="Write the medians as a PNG picture.")] = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Time models on the same photos: read, warp, network, decode, and end to end.
+
+    Every pair runs all models on one photo in rotating order; ratios are medians over pairs, against the first
+    model. official-style is PyTorch with the decoder written in NumPy. Models that would get other network inputs
+    than the baseline are refused.
+
+    Examples:
+
+      hhrnet bench engines/int8 --against torch,official-style
+
+      hhrnet bench engines/fp32 engines/int8 --images photos/ --batches 1,4 --plot bench.png --json
+    """
+    from hhrnet_deploy.pipeline.bench import Contestant, run_bench
+
+    sizes = _whole_numbers(batches)
+    with ExitStack() as stack:
+        contestants = [Contestant(_label(model), model, preset) for model in models or ["default"]]
+        contestants += _opponents(stack, against, checkpoint, preset)
+        config = options.inference_config(
+            size or contestants[0].runner().info.short_side,
+            scales=scales,
+            max_long_side=max_long_side,
+            decode={"flip": flip},
+        )
+        photos = _photos(images)
+        with console.progress("timing pairs", pairs) as advance:
+            report = run_bench(contestants, photos, config, pairs=pairs, batches=sizes, advance=advance)
+    if plot is not None:
+        _plot(plot, report)
+    if as_json:
+        console.emit_json(report.as_document())
+    else:
+        _print(report)
+
+
+def _label(model: str) -> str:
+    return Path(model).name
+
+
+def _whole_numbers(text: str) -> list[int]:
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise InputError(f"--batches takes whole numbers above 0 separated by commas, got {text!r}.")
+    return [int(part) for part in parts]
+
+
+def _opponents(stack: ExitStack, against: str | None, checkpoint: str, preset: str | None) -> list[Contestant]:
+    """Contestants made from the checkpoint; engines are built in a folder that goes away afterwards."""
+    from hhrnet_deploy.pipeline.bench import Contestant
+    from hhrnet_deploy.pipeline.build import build_engine
+
+    made = []
+    for name in dict.fromkeys(part.strip() for part in against.split(",")) if against else ():
+        if name not in _OPPONENTS:
+            raise InputError(f"--against knows {', '.join(_OPPONENTS)}; got {name!r}.")
+        if name in ("torch", "official-style"):
+            made.append(Contestant(name, checkpoint, preset, "native" if name == "torch" else "reference"))
+            continue
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hhrnet-bench-"))) / name
+        build_engine(checkpoint, folder, target=name, preset=preset, progress=console.info)
+        made.append(Contestant(f"{name} fp32", folder))
+    return made
+
+
+def _photos(images: Path | None) -> list[Path]:
+    from hhrnet_deploy.data.coco import open_dataset
+    from hhrnet_deploy.data.synth import ensure_synthetic
+    from hhrnet_deploy.pipeline.inputs import Photo, expand
+
+    if images is not None:
+        return [found.path for found in expand([str(images)]) if isinstance(found, Photo)]
+    with console.progress("drawing synthetic people", None) as advance:
+        folder = ensure_synthetic("synthetic_demo_64", lambda done, _: advance(done))
+    console.info("photos: 16 of the synthetic set synthetic_demo_64; --images takes a folder")
+    return [sample.path for sample in open_dataset(folder)[:16]]
+
+
+def _print(report: BenchReport) -> None:
+    from hhrnet_deploy.pipeline.bench import STAGES
+
+    sizes = ", ".join(f"{width}x{height}" for width, height in report.network_sizes)
+    title = (
+        f"{report.pairs} pairs on {report.photos} photos, network input {sizes}, flip {'on' if report.flip else 'off'}"
+    )
+    columns = ["model", *(f"{stage} ms" for stage in STAGES), "total p50/p90/p99 ms", "ratio", "network ratio"]
+    batches = list(report.rows[0].images_per_second)
+    columns += [f"images/s, batch {batch}" for batch in batches] + ["peak MiB", "J/image"]
+    rows = []
+    for row in report.rows:
+        total = row.stages["total"]
+        rows.append(
+            [
+                f"{row.label} ({row.target} {row.precision})",
+                *(f"{row.stages[stage].p50:.2f}" for stage in STAGES),
+                f"{total.p50:.1f}/{total.p90:.1f}/{total.p99:.1f}",
+                f"{row.ratio:.3f}",
+                f"{row.ratio_network:.3f}",
+                *(f"{row.images_per_second[batch]:.2f}" for batch in batches),
+                f"{row.peak_memory_mib:.0f}",
+                "-" if row.joules_per_image is None else f"{row.joules_per_image:.2f}",
+            ]
+        )
+    console.table(columns, rows, title=title)
+
+
+def _plot(path: Path, report: BenchReport) -> None:
+    from hhrnet_deploy.pipeline.bench import STAGES
+    from hhrnet_deploy.visualize.bench_plot import plot_stages
+
+    rows = {row.label: [row.stages[stage].p50 for stage in STAGES] for row in report.rows}
+    plot_stages(path, STAGES, rows)
+    console.info(f"plot: {path}")
