@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from hhrnet_deploy.config import InferenceConfig
 from hhrnet_deploy.data.coco import KeypointDataset
 from hhrnet_deploy.files import sha256_of
+from hhrnet_deploy.targets.bundle import tool_version
 from hhrnet_deploy.targets.runner import Runner
 
 _DIGITS = 16
@@ -74,7 +74,7 @@ def run_identity(
         "skeleton": data.skeleton.name,
         "settings": config.model_dump(mode="json"),
         "decoder": decoder,
-        "version": version("hhrnet-deploy"),
+        "version": tool_version(),
     }
 
 

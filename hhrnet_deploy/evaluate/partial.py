@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any, Self, TextIO
 
 import numpy as np
+import numpy.typing as npt
 
 from hhrnet_deploy.errors import InputError
 from hhrnet_deploy.people import People
@@ -101,20 +102,19 @@ class PartialResults:
 
     def _continue(self) -> None:
         """Check the header, drop a last line that was cut off, and go on behind it."""
-        end, lines = 0, 0
         with self.path.open("rb") as stream:
+            header = stream.readline()
+            end = len(header)
             for line in stream:
-                if not line.endswith(b"\n") or not _is_object(line):
+                if not line.endswith(b"\n") or not _object(line):
                     break
-                if lines == 0:
-                    self._require_same_run(json.loads(line))
                 end += len(line)
-                lines += 1
-        if lines == 0:
+                self._images += 1
+        if not header.endswith(b"\n"):
             self._begin()
             return
+        self._require_same_run(_object(header))
         os.truncate(self.path, end)
-        self._images = lines - 1
         self._stream = self.path.open("a", encoding="utf-8")
 
     def _require_same_run(self, header: Mapping[str, Any]) -> None:
@@ -133,11 +133,13 @@ class PartialResults:
 _AFRESH = "Repeat the earlier command with --resume, or leave --resume out to begin afresh, which replaces the file."
 
 
-def _is_object(line: bytes) -> bool:
+def _object(line: bytes) -> dict[str, Any]:
+    """The JSON object of a line; empty where it is none."""
     try:
-        return isinstance(json.loads(line), dict)
+        value = json.loads(line)
     except ValueError:
-        return False
+        return {}
+    return value if isinstance(value, dict) else {}
 
 
 def _short(value: Any) -> str:
@@ -169,9 +171,16 @@ def _people_to_json(people: People) -> dict[str, Any]:
     return {
         "joints": people.num_joints,
         "count": people.count,
-        "keypoints": people.keypoints.reshape(len(people), -1).tolist(),
-        "scores": people.scores.tolist(),
+        "keypoints": _numbers(people.keypoints.reshape(len(people), people.num_joints * 3)),
+        "scores": _numbers(people.scores),
     }
+
+
+def _numbers(values: npt.NDArray[np.float32]) -> Any:
+    """Nested lists; NaN and infinity become null, which comes back as NaN."""
+    plain = values.astype(object)
+    plain[~np.isfinite(values)] = None
+    return plain.tolist()
 
 
 def _people_from_json(item: Mapping[str, Any]) -> People:
