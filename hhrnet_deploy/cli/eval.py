@@ -222,13 +222,17 @@ def _announce_partial(partial: Path, resume: bool) -> None:
 
 
 def _print(report: EvaluationReport, config: InferenceConfig) -> None:
-    title = f"{report.images} images, {report.data}"
-    rows = [_row(report.subject), *([_row(report.reference)] if report.reference else [])]
-    if report.drop is not None:
-        rows.append(["drop", "", *(_number(value, sign=True) for value in report.drop.values())])
-    console.table(["model", "people", *report.subject.metrics], rows, title=title)
-    if not report.subject.metrics:
+    console.out.print(f"{report.images} images, {report.data}", markup=False)
+    names = list(report.subject.metrics)
+    # Two tables, because ten figures in a row do not fit 80 columns.
+    for part in (names[: len(names) // 2], names[len(names) // 2 :]):
+        if part:
+            console.table(["model", *part], _rows(report, part))
+    if not names:
         console.out.print("The split has no annotations: no AP; the results file can be sent to the COCO server.")
+    for model in (report.subject, report.reference):
+        if model is not None:
+            console.out.print(f"{model.name}: {model.people} people{_broken(model)}", markup=False)
     if report.interval is not None:
         console.out.print(
             f"AP drop {_number((report.drop or {}).get('AP'), sign=True)}, {report.interval.confidence:.0%} interval "
@@ -245,8 +249,16 @@ def _print(report: EvaluationReport, config: InferenceConfig) -> None:
     console.out.print(_settings(config), markup=False)
 
 
-def _row(model: ModelReport) -> list[str]:
-    return [f"{model.name} ({model.kind})", str(model.people), *(_number(value) for value in model.metrics.values())]
+def _rows(report: EvaluationReport, names: list[str]) -> list[list[str]]:
+    models = [model for model in (report.subject, report.reference) if model is not None]
+    rows = [[f"{model.name} ({model.kind})", *(_number(model.metrics[name]) for name in names)] for model in models]
+    if report.drop is not None:
+        rows.append(["drop", *(_number(report.drop[name], sign=True) for name in names)])
+    return rows
+
+
+def _broken(model: ModelReport) -> str:
+    return f", {model.broken_people} of them with NaN or infinity" if model.broken_people else ""
 
 
 def _number(value: float | None, *, sign: bool = False) -> str:
