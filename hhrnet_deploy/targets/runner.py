@@ -99,11 +99,13 @@ class Runner(ABC):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        worker, self._worker = self._worker, None
-        if worker is not None:
-            worker.shutdown(wait=True, cancel_futures=True)
-            with self._lock:
-                self._close()
+        if self._worker is None:
+            return
+        # What was submitted is finished, unless an error ends the block.
+        self._worker.shutdown(wait=True, cancel_futures=kind is not None)
+        with self._lock:
+            self._worker = None
+            self._close()
 
     def heads(self, images: Any) -> Heads:
         """The network's raw outputs.

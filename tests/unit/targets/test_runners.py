@@ -287,3 +287,12 @@ def test_a_foreign_onnx_file_is_refused_with_the_way_out(tmp_path: Path) -> None
     (tmp_path / "empty.onnx").write_bytes(b"")
     with pytest.raises(InputError, match="not a readable ONNX"):
         open_model(tmp_path / "empty.onnx")
+
+
+def test_what_was_submitted_is_finished_before_the_runner_closes() -> None:
+    runner = _Slow()
+    with runner:
+        config = DecodeConfig(detection_threshold=1.0)
+        futures = [runner.submit(images(1, 64, 64), config, decoder="reference") for _ in range(3)]
+        runner.go.set()
+    assert [len(future.result(0)) for future in futures] == [1, 1, 1]
