@@ -33,6 +33,7 @@ class EvaluationOptions:
         batch: most photos per batch.
         workers: threads that read and warp photos, per model.
         partial: file for the results so far, removed at the end; None keeps them in memory only.
+        keep_partial: leave that file: both models' people, image by image.
         resume: continue from ``partial``; it has to be of the same models, data and settings.
         output: file for the subject's people in the official results format.
         resamples: of the bootstrap interval.
@@ -43,6 +44,7 @@ class EvaluationOptions:
     batch: int = 1
     workers: int = 2
     partial: Path | None = None
+    keep_partial: bool = False
     resume: bool = False
     output: Path | None = None
     resamples: int = 1000
@@ -108,7 +110,7 @@ class _Evaluation:
             if partial is not None and self.options.output is not None:
                 people = ((record.image_id, record.subject) for record in partial.records())
                 write_results(self.options.output, people, category_id=self.data.category_id)
-        if partial is not None:
+        if partial is not None and not self.options.keep_partial:
             partial.remove()
         return report
 
