@@ -113,7 +113,7 @@ def eval_(
         raise typer.BadParameter("give --checkpoint or --engine, not both; --reference takes the other one")
     if max_ap_drop is not None and reference is None:
         raise typer.BadParameter("--max-ap-drop needs a --reference to compare with")
-    dataset = _dataset(data, split, skeleton)
+    dataset = open_data(data, split, skeleton)
     subject = open_candidate(_subject(checkpoint, engine), preset)
     against = None if reference is None else open_candidate(reference, preset)
     given = {
@@ -149,14 +149,16 @@ def eval_(
     if as_json:
         console.emit_json(report.as_document())
     else:
-        _print(report, config)
+        print_report(report)
+        console.out.print(_settings(config), markup=False)
     if report.results_file is not None:
         console.info(f"people in COCO's results format: {report.results_file}")
     if max_ap_drop is not None:
         check_gate(report, max_ap_drop)
 
 
-def _dataset(data: Path | None, split: str | None, skeleton: Path | None) -> KeypointDataset:
+def open_data(data: Path | None, split: str | None, skeleton: Path | None) -> KeypointDataset:
+    """The data set that was asked for, or the fixed synthetic one, which is then named."""
     from hhrnet_deploy.data.coco import open_dataset
     from hhrnet_deploy.data.synth import ensure_synthetic
 
@@ -164,7 +166,7 @@ def _dataset(data: Path | None, split: str | None, skeleton: Path | None) -> Key
         with console.progress(f"drawing {_DEFAULT_DATA}", None) as advance:
             data = ensure_synthetic(_DEFAULT_DATA, lambda done, _: advance(done))
         console.info(f"data: the synthetic set {_DEFAULT_DATA} ({data}); --data takes a COCO folder")
-    return open_dataset(data, split, skeleton)
+    return openopen_data(data, split, skeleton)
 
 
 def _subject(checkpoint: str | None, engine: Path | None) -> str | Path:
@@ -221,7 +223,8 @@ def _announce_partial(partial: Path, resume: bool) -> None:
         console.info(f"there are no partial results {partial}: starting from the beginning")
 
 
-def _print(report: EvaluationReport, config: InferenceConfig) -> None:
+def print_report(report: EvaluationReport) -> None:
+    """Tables of AP and AR, the drop with its interval, and the agreement."""
     console.out.print(f"{report.images} images, {report.data}", markup=False)
     names = list(report.subject.metrics)
     # Two tables, because ten figures in a row do not fit 80 columns.
@@ -246,7 +249,6 @@ def _print(report: EvaluationReport, config: InferenceConfig) -> None:
             f"in {report.agreement.images_with_different_people} of {report.images} images",
             markup=False,
         )
-    console.out.print(_settings(config), markup=False)
 
 
 def _rows(report: EvaluationReport, names: list[str]) -> list[list[str]]:

@@ -12,7 +12,6 @@ from hhrnet_deploy.config import InferenceConfig
 from hhrnet_deploy.data.coco import KeypointDataset
 from hhrnet_deploy.files import sha256_of
 from hhrnet_deploy.targets.bundle import tool_version
-from hhrnet_deploy.targets.bundle import tool_version
 from hhrnet_deploy.targets.runner import Runner
 
 _DIGITS = 16
