@@ -166,7 +166,7 @@ def open_data(data: Path | None, split: str | None, skeleton: Path | None) -> Ke
         with console.progress(f"drawing {_DEFAULT_DATA}", None) as advance:
             data = ensure_synthetic(_DEFAULT_DATA, lambda done, _: advance(done))
         console.info(f"data: the synthetic set {_DEFAULT_DATA} ({data}); --data takes a COCO folder")
-    return openopen_data(data, split, skeleton)
+    return open_dataset(data, split, skeleton)
 
 
 def _subject(checkpoint: str | None, engine: Path | None) -> str | Path:
