@@ -242,16 +242,22 @@ def _inference(keys: _Keys) -> InferenceConfig:
             }
         )
     except ValidationError as error:
-        names = {field: f"TEST.{key}" for key, field in _DECODE_KEYS.items()} | {
-            "max_people": "DATASET.MAX_NUM_PEOPLE",
-            "short_side": "DATASET.INPUT_SIZE",
-            "scales": "TEST.SCALE_FACTOR",
-        }
-        details = "; ".join(
-            f"{names.get(str(item['loc'][0]) if item['loc'] else '', 'TEST')}: {item['msg']} (got {item['input']!r})"
-            for item in error.errors()
-        )
+        details = "; ".join(_inference_detail(item["loc"], item["msg"], item["input"]) for item in error.errors())
         raise InputError(f"{keys.path}: {details}.") from error
+
+
+# Field of the inference settings -> key of the file, for messages.
+_INFERENCE_KEY_OF = {field: f"TEST.{key}" for key, field in _DECODE_KEYS.items()} | {
+    "max_people": "DATASET.MAX_NUM_PEOPLE",
+    "short_side": "DATASET.INPUT_SIZE",
+    "scales": "TEST.SCALE_FACTOR",
+}
+
+
+def _inference_detail(place: tuple[int | str, ...], message: str, value: Any) -> str:
+    if not place:  # the only condition on several settings at once is about the scales
+        return f"TEST.SCALE_FACTOR: {message}"
+    return f"{_INFERENCE_KEY_OF.get(str(place[0]), str(place[0]))}: {message} (got {value!r})"
 
 
 def official_config(architecture: Architecture, skeleton: Skeleton, inference: InferenceConfig) -> dict[str, Any]:
