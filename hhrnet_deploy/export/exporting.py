@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -156,10 +157,20 @@ def _load(model: torch.nn.Module | str | Path, preset: str | Path | Preset | Non
     if isinstance(network, LoadedModel):
         for line in network.source.notes:
             note(line)
-        return Source(network, network.preset, network.source.sha256)
+        return Source(_for_export(network), network.preset, network.source.sha256)
     if preset is None:
         raise InputError("The network does not say which preset it is.", hint="Give preset=..., or use load_model.")
-    return Source(network, preset if isinstance(preset, Preset) else find_preset(preset), None)
+    return Source(_for_export(network), preset if isinstance(preset, Preset) else find_preset(preset), None)
+
+
+def _for_export(network: torch.nn.Module) -> torch.nn.Module:
+    """The network in eval mode and float32 on the CPU; a copy where it is not, so that training goes on as it was."""
+    import torch
+
+    ready = all(value.device.type == "cpu" and value.dtype == torch.float32 for value in network.parameters())
+    if ready and not network.training:
+        return network
+    return copy.deepcopy(network).cpu().float().eval()
 
 
 def _graph(source: Source, options: ExportOptions) -> onnx.ModelProto:
@@ -175,17 +186,8 @@ def _graph(source: Source, options: ExportOptions) -> onnx.ModelProto:
         checkpoint_sha256=source.checkpoint_sha256,
         tool_version=tool_version(),
     )
-    set_metadata(graph, metadata)
+    metadata.write(graph)
     return graph
-
-
-def set_metadata(model: onnx.ModelProto, metadata: GraphMetadata) -> None:
-    """Store the metadata in the model, in place of what was there."""
-    del model.metadata_props[:]
-    for key, value in metadata.to_props().items():
-        entry = model.metadata_props.add()
-        entry.key, entry.value = key, value
-    model.producer_name, model.producer_version = "hhrnet-deploy", metadata.tool_version
 
 
 def _save(model: onnx.ModelProto, path: Path) -> None:

@@ -70,6 +70,14 @@ class GraphMetadata(BaseModel):
         document = self.model_dump(mode="json", exclude_none=True)
         return {key: value if isinstance(value, str) else json.dumps(value) for key, value in document.items()}
 
+    def write(self, model: onnx.ModelProto) -> None:
+        """Store this in a model, in place of the metadata that was there."""
+        del model.metadata_props[:]
+        for key, value in self.to_props().items():
+            entry = model.metadata_props.add()
+            entry.key, entry.value = key, value
+        model.producer_name, model.producer_version = "hhrnet-deploy", self.tool_version
+
     @classmethod
     def from_props(cls, props: dict[str, str], *, source: str) -> GraphMetadata:
         """Read what `to_props` wrote; keys of other programs are left alone.

@@ -160,7 +160,7 @@ class Runner(ABC):
         if len(scales) > 1 and self.info.fixed_size is not None:
             raise InputError(
                 f"{self.info.name} takes images of {_pixels(self.info.fixed_size)} only and cannot run several scales.",
-                hint="Build an engine with --dynamic, or leave --scales out.",
+                hint="Build an engine without --size, or leave --scales out.",
             )
         heads = [(scale, self._with_flip(batch, config.flip)) for scale, batch in scales]
         return decode_heads(heads, size=size or _base_size(scales), config=config, decoder=decoder)
@@ -248,7 +248,7 @@ class Runner(ABC):
         if fixed is not None and (width, height) != fixed:
             raise InputError(
                 f"{self.info.name} takes images of {_pixels(fixed)} only, got {_pixels((width, height))}.",
-                hint="Warp to that size, or build an engine with --dynamic.",
+                hint="Warp to that size, or build an engine without --size.",
             )
         if self.info.max_batch is not None and count > self.info.max_batch:
             raise InputError(

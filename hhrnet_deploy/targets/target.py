@@ -51,8 +51,8 @@ class RunOptions:
 
     Attributes:
         threads: processor threads; None takes the target's default (all cores).
-        shape_cache: how many sizes of a dynamic engine may get a compiled model of their own (faster per pass, a
-            second and tens of MB each); 0 runs all of them through the dynamic one.
+        shape_cache: how many sizes of a dynamic engine may get a compiled model of their own, the ones used last;
+            0 runs all of them through the dynamic one. Whether it is faster depends on the library's release.
         cache_dir: where the target may keep compiled models between runs.
     """
 

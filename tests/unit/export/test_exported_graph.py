@@ -189,3 +189,14 @@ def test_samples_come_from_the_folder_or_are_drawn(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="holds no image"):
         sample_batches([(1, 64, 64)], tmp_path / "empty")
+
+
+def test_a_network_in_training_is_exported_without_being_touched(tiny_model: Any, tmp_path: Path) -> None:
+    import copy
+
+    network = copy.deepcopy(tiny_model).half().train()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    report = export_onnx(network, tmp_path / "heads.onnx", size=64)
+    assert report.parity.outputs["fine"].relative_max < 1e-3
+    assert network.training
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
