@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Literal, get_args
 
 from hhrnet_deploy.config import DecodeConfig
+from hhrnet_deploy.decode.native import decode as decode_native
 from hhrnet_deploy.decode.reference.decoder import decode as decode_reference
-from hhrnet_deploy.decode.request import HeadsLike, check_values, make_request
+from hhrnet_deploy.decode.request import HeadsLike, make_request
 from hhrnet_deploy.errors import InputError
 from hhrnet_deploy.people import People
 
@@ -19,7 +20,7 @@ def decode_heads(
     *,
     size: tuple[int, int] | None = None,
     config: DecodeConfig = DEFAULT_CONFIG,
-    decoder: DecoderName = "reference",
+    decoder: DecoderName = "native",
 ) -> list[People]:
     """Find the people in the network's outputs, one ``People`` per image.
 
@@ -34,11 +35,11 @@ def decode_heads(
     Raises:
         InputError: heads, scales, size and skeleton do not fit each other, or a head holds NaN, an infinity or a value
             beyond 1e12 in magnitude.
+        HHRNetError: the compiled decoder is asked for and not built.
     """
     if decoder not in get_args(DecoderName):
         raise InputError(f"decoder has to be one of {', '.join(get_args(DecoderName))}, got {decoder!r}.")
     request = make_request(heads, size, config)
-    check_values(request)
-    people = decode_reference(request)
+    people = decode_native(request) if decoder == "native" else decode_reference(request)
     limit = config.max_output
     return people if limit is None else [found.highest(limit) for found in people]

@@ -17,6 +17,7 @@ HeadsLike: TypeAlias = Heads | Sequence[Any]
 
 # Beyond this magnitude float32 sums of squared tag distances and the matching costs lose their meaning.
 LARGEST_VALUE = 1e12
+MAX_SCALES = 8
 _LARGEST_SIDE = 1 << 15
 _ARRAYS_OF_HEADS = (2, 4)
 
@@ -88,7 +89,7 @@ def check_values(request: DecodeRequest) -> None:
     """
     for heads in request.scales:
         for name, array in heads.named():
-            bad = ~(np.abs(array) <= LARGEST_VALUE)
+            bad = ~(np.abs(array.astype(np.float32)) <= LARGEST_VALUE)
             if bad.any():
                 place = tuple(int(index) for index in np.unravel_index(int(np.argmax(bad)), array.shape))
                 raise unusable_value(name, place, float(array[place]))
@@ -146,6 +147,8 @@ def _check_scales(scales: list[float]) -> None:
         raise InputError(f"Scales have to be positive numbers, got {scales}.")
     if len(set(scales)) != len(scales):
         raise InputError(f"Every scale may be given once, got {scales}.")
+    if len(scales) > MAX_SCALES:
+        raise InputError(f"At most {MAX_SCALES} scales can be merged, got {len(scales)}.")
     if len(scales) > 1 and 1.0 not in scales:
         raise InputError(
             f"Several scales need scale 1 among them, because the tags are taken from it; got {scales}.",

@@ -12,13 +12,18 @@ from hhrnet_deploy.decode.reference.means import mean_of_vector
 from hhrnet_deploy.decode.reference.peaks import find_peaks
 from hhrnet_deploy.decode.reference.project import project_heat, project_tags
 from hhrnet_deploy.decode.reference.refine import refine
-from hhrnet_deploy.decode.request import DecodeRequest
+from hhrnet_deploy.decode.request import DecodeRequest, check_values
 from hhrnet_deploy.heads import Array, Heads
 from hhrnet_deploy.people import People
 
 
 def decode(request: DecodeRequest) -> list[People]:
-    """People of each image, before any output limit."""
+    """People of each image, before any output limit.
+
+    Raises:
+        InputError: a head holds NaN, an infinity or a value beyond 1e12 in magnitude.
+    """
+    check_values(request)
     return [_decode_image(request, image) for image in range(request.batch)]
 
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from hhrnet_deploy.skeletons import default_skeleton
+
 Float32 = npt.NDArray[np.float32]
 
 
@@ -20,7 +22,7 @@ class Field:
         width, height: size of ``fine``; ``coarse`` has half of it unless ``coarse_size`` says otherwise.
         missing: share of joints that are not drawn.
         noise: standard deviation of the noise on heat and, times 10, on tags.
-        tag_step: tags are rounded to multiples of it; 0 leaves them continuous. Steps of 0.5 make rounded-distance ties.
+        tag_step: tags are rounded to multiples of it (0.5 makes rounded-distance ties); 0 leaves them continuous.
         heat_step: heat is rounded to multiples of it; makes equal scores and plateaus.
         tag_spread: people's tags are drawn from +-tag_spread; small values make people whose tags are close.
         duplicates: share of joints that are drawn twice.
@@ -45,9 +47,14 @@ class Field:
         placed = _place(self, rng)
         sides = [self._side(placed, rng)]
         if flip:
-            mirrored = [(joint, self.width - 1 - x, y, size, score, -tag) for joint, x, y, size, score, tag in placed]
+            channel = self._flip_index()
+            mirrored = [(channel[joint], self.width - 1 - x, *rest, -tag) for joint, x, *rest, tag in placed]
             sides.append(self._side(mirrored, rng))
         return tuple(array[None].astype(dtype) for side in sides for array in side)
+
+    def _flip_index(self) -> tuple[int, ...]:
+        skeleton = default_skeleton(self.joints)
+        return tuple(range(self.joints)) if skeleton is None else skeleton.flip_index
 
     def _side(self, placed: list, rng: np.random.Generator) -> tuple[Float32, Float32]:
         width, height = self.coarse_size or (max(1, self.width // 2), max(1, self.height // 2))
@@ -57,7 +64,9 @@ class Field:
         coarse[self.joints :] *= 10
         for joint, x, y, size, score, tag in placed:
             _add_blob(fine[joint], x, y, size, score)
-            blob = _add_blob(coarse[joint], x * ratio_x, y * ratio_y, size * max(ratio_x, 0.5), score)
+            blob = _add_blob(
+                coarse[joint], (x + 0.5) * ratio_x - 0.5, (y + 0.5) * ratio_y - 0.5, size * max(ratio_x, 0.5), score
+            )
             near = blob > 0.05 * score
             coarse[self.joints + joint][near] = tag + rng.normal(0, self.noise, int(near.sum()))
         if self.tag_step:

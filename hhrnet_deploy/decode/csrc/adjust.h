@@ -1,0 +1,57 @@
+// Steps 10 and 11: move joints toward their larger neighbours (group.py:177-196), score each person, and mean the tags
+// of the joints it has for refine.
+#pragma once
+
+#include "group.h"
+#include "means.h"
+#include "sample.h"
+
+HHRNET_BEGIN
+
+struct Offset {
+    float x, y;
+};
+
+// +-0.25 toward the larger of the right/left and down/up neighbours; minus on ties; edges clamp.
+HHRNET_HD Offset quarter_offset(const Projection& p, int joint, int x, int y) {
+    const float right = sample_heat(p, joint, y, least(x + 1, p.width - 1));
+    const float left = sample_heat(p, joint, y, greatest(x - 1, 0));
+    const float down = sample_heat(p, joint, least(y + 1, p.height - 1), x);
+    const float up = sample_heat(p, joint, greatest(y - 1, 0), x);
+    return {right > left ? 0.25f : -0.25f, down > up ? 0.25f : -0.25f};
+}
+
+template <class Group>
+HHRNET_HD void adjust_joints(const Group& group, const Projection& p, const Grouping& g, int people) {
+    for (int i = group.rank(); i < people * g.joints; i += group.size()) {
+        float* keypoint = g.people.keypoints + size_t(i) * 3;
+        if (!(keypoint[2] > 0.0f)) continue;
+        const int x = clamped(int(keypoint[0]), 0, p.width - 1), y = clamped(int(keypoint[1]), 0, p.height - 1);
+        const Offset offset = quarter_offset(p, i % g.joints, x, y);
+        keypoint[0] = (float(x) + offset.x) + 0.5f;
+        keypoint[1] = (float(y) + offset.y) + 0.5f;
+    }
+}
+
+// The score is the mean over ALL joints, zeros included.
+template <class Group>
+HHRNET_HD void score_people(const Group& group, const Grouping& g, int people) {
+    for (int person = group.rank(); person < people; person += group.size())
+        g.people.scores[person] = mean_of_vector(g.joints, [&](int joint) { return g.keypoint(person, joint)[2]; });
+}
+
+// The mean tag over the joints a person has, in the order of the channels.
+template <class Group>
+HHRNET_HD void mean_found_tags(const Group& group, const Grouping& g, int people) {
+    for (int i = group.rank(); i < people * g.dims; i += group.size()) {
+        const int person = i / g.dims;
+        uint8_t found[kMaxJoints];
+        int count = 0;
+        for (int joint = 0; joint < g.joints; ++joint)
+            if (g.keypoint(person, joint)[2] > 0.0f) found[count++] = uint8_t(joint);
+        const auto at = [&](int place, int dim) { return g.joint_tag(person, found[place])[dim]; };
+        g.people.person_tags[i] = count == 0 ? 0.0f : mean_of_tags(count, g.dims, i % g.dims, at);
+    }
+}
+
+HHRNET_END

@@ -1,0 +1,17 @@
+// The decoder of one instruction set. CMake compiles this file several times with other flags and another
+// HHRNET_VARIANT; contraction is off, so every copy computes the same bits.
+#include <cmath>
+
+#include "decode.h"
+
+#define HHRNET_TEXT_OF(name) #name
+#define HHRNET_TEXT(name) HHRNET_TEXT_OF(name)
+#define HHRNET_JOIN_OF(a, b) a##b
+#define HHRNET_JOIN(a, b) HHRNET_JOIN_OF(a, b)
+
+namespace hhrnet {
+
+extern const Decoder HHRNET_JOIN(decoder_, HHRNET_VARIANT);
+const Decoder HHRNET_JOIN(decoder_, HHRNET_VARIANT) = {HHRNET_TEXT(HHRNET_VARIANT), &workspace_bytes, &decode_image};
+
+}  // namespace hhrnet

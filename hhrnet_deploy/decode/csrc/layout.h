@@ -1,0 +1,85 @@
+// Shapes, limits and views of the buffers that the steps share.
+#pragma once
+
+#include "half.h"
+#include "interface.h"
+#include "platform.h"
+
+HHRNET_BEGIN
+
+constexpr int kCell = 4;        // side of a cell whose maximum is kept, in pixels of a merged map
+constexpr int kTile = 16;       // side of a tile that is searched or skipped as a whole, in pixels of the grid
+constexpr int kMaxReach = 15;   // half of the largest peak window (31)
+constexpr float kLargestValue = 1e12f;
+
+// One (C, H, W) output of the network for one image.
+struct Head : HeadData {
+    HHRNET_HD Head(const HeadData& data) : HeadData(data) {}
+
+    HHRNET_HD float at(int channel, int y, int x) const {
+        const long offset = channel * channel_stride + y * row_stride + x;
+        return half ? widen(static_cast<const uint16_t*>(data)[offset]) : static_cast<const float*>(data)[offset];
+    }
+};
+
+// The network's outputs for one image at one scale.
+struct ScaleHeads {
+    Head coarse, fine, coarse_flipped, fine_flipped;
+    int coarse_width, coarse_height, fine_width, fine_height;
+    int joints;
+
+    HHRNET_HD bool has_flip() const { return fine_flipped.data != nullptr; }
+};
+
+// The merged heat of one scale for one image: (K, height, width), and the maxima of its cells.
+struct HeatMap {
+    const float* heat;
+    const float* cells;
+    int width, height;
+
+    HHRNET_HD int cells_wide() const { return ceil_div(width, kCell); }
+    HHRNET_HD int cells_high() const { return ceil_div(height, kCell); }
+    HHRNET_HD const float* joint(int k) const { return heat + size_t(k) * width * height; }
+    HHRNET_HD const float* joint_cells(int k) const { return cells + size_t(k) * cells_wide() * cells_high(); }
+};
+
+// The tags of one image: (K, L, coarse_height, coarse_width). Side 1 is the mirrored image's, still mirrored, its
+// channels already exchanged by the flip pairs.
+struct TagMaps {
+    const float* tags;
+    int dims;
+    int coarse_width, coarse_height, fine_width, fine_height;
+
+    HHRNET_HD const float* side(int joint, int dim) const {
+        return tags + (size_t(joint) * dims + dim) * coarse_width * coarse_height;
+    }
+};
+
+// The heat of every scale and the grid on which people are found.
+struct Projection {
+    HeatMap scale[kMaxScales];
+    int scales;
+    int width, height;
+
+    HHRNET_HD int tiles_wide() const { return ceil_div(width, kTile); }
+    HHRNET_HD int tiles_high() const { return ceil_div(height, kTile); }
+    HHRNET_HD int tiles() const { return tiles_wide() * tiles_high(); }
+};
+
+// The candidates of one image: (K, M) each, best first; `tag` is (K, M, L). Unused places hold value 0.
+struct Candidates {
+    float* value;
+    int* index;
+    float* tag;
+};
+
+// The people of one image, M*K places.
+struct PeopleBuffers {
+    float* keypoints;   // (M*K, K, 3)
+    float* scores;      // (M*K)
+    float* joint_tags;  // (M*K, K, L)
+    float* person_tags; // (M*K, L), for refine
+    int* count;         // 1
+};
+
+HHRNET_END

@@ -1,0 +1,196 @@
+// Step 8: the best M local maxima of every joint's heat on the grid (group.py:121-167).
+//
+// Better means more heat, and of equal heat the lower y*W + x: a total order, so the result does not depend on the
+// order in which threads find peaks.
+#pragma once
+
+#include "sample.h"
+#include "tiles.h"
+
+HHRNET_BEGIN
+
+struct Peak {
+    float value;
+    int index;
+};
+
+HHRNET_HD bool better(const Peak& a, const Peak& b) {
+    return a.value > b.value || (a.value == b.value && a.index < b.index);
+}
+
+constexpr int kPending = 2 * kTile * kTile;
+
+// What a group shares while it looks for the peaks of one joint (shared memory on the GPU).
+struct PeakScratch {
+    float patch[kPatch * kPatch];
+    Peak kept[kMaxCandidates];
+    Peak next[kMaxCandidates];
+    Peak pending[kPending];
+    int kept_count, pending_count, live_count;
+};
+
+struct PeakSearch {
+    const Projection& projection;
+    int joint;
+    float threshold;
+    int reach;  // half of the window
+    int limit;  // M
+};
+
+HHRNET_HD bool worth_keeping(const PeakSearch& search, const PeakScratch& s, const Peak& peak) {
+    return peak.value > search.threshold &&
+           (s.kept_count < search.limit || better(peak, s.kept[search.limit - 1]));
+}
+
+// Moves the pending peaks among the kept ones, which stay sorted. Ends with a barrier.
+template <class Group>
+HHRNET_HD void merge_pending(const Group& group, int limit, PeakScratch& s) {
+    if constexpr (Group::single) {
+        for (int i = 0; i < s.pending_count; ++i) {
+            const Peak peak = s.pending[i];
+            if (s.kept_count == limit && !better(peak, s.kept[limit - 1])) continue;
+            int place = s.kept_count < limit ? s.kept_count++ : limit - 1;
+            for (; place > 0 && better(peak, s.kept[place - 1]); --place) s.kept[place] = s.kept[place - 1];
+            s.kept[place] = peak;
+        }
+        s.pending_count = 0;
+    } else {
+        const int kept = s.kept_count, total = kept + s.pending_count;
+        const auto entry = [&](int i) { return i < kept ? s.kept[i] : s.pending[i - kept]; };
+        for (int i = group.rank(); i < total; i += group.size()) {
+            const Peak peak = entry(i);
+            int place = 0;
+            for (int other = 0; other < total; ++other) place += better(entry(other), peak);
+            if (place < limit) s.next[place] = peak;
+        }
+        group.barrier();
+        const int count = least(total, limit);
+        for (int i = group.rank(); i < count; i += group.size()) s.kept[i] = s.next[i];
+        if (group.rank() == 0) {
+            s.kept_count = count;
+            s.pending_count = 0;
+        }
+        group.barrier();
+    }
+}
+
+// A tile and what of its surroundings lies inside the grid.
+struct TileWindow {
+    Span rows, columns;          // the tile
+    int y0, x0, height, width;   // the patch
+
+    HHRNET_HD TileWindow(const Projection& p, int tile, int reach)
+        : rows(tile_span(tile / p.tiles_wide(), p.height)), columns(tile_span(tile % p.tiles_wide(), p.width)),
+          y0(greatest(rows.begin - reach, 0)), x0(greatest(columns.begin - reach, 0)),
+          height(least(rows.end + reach, p.height) - y0), width(least(columns.end + reach, p.width) - x0) {}
+};
+
+HHRNET_HD bool is_window_maximum(const float* patch, const TileWindow& w, int reach, int y, int x) {
+    const float value = patch[y * kPatch + x];
+    for (int v = greatest(y - reach, 0); v <= least(y + reach, w.height - 1); ++v)
+        for (int u = greatest(x - reach, 0); u <= least(x + reach, w.width - 1); ++u)
+            if (patch[v * kPatch + u] > value) return false;
+    return true;
+}
+
+// Appends the tile's peaks to the pending ones.
+template <class Group>
+HHRNET_HD void test_tile(const Group& group, const PeakSearch& search, const TileWindow& w, PeakScratch& s) {
+    const int wide = w.columns.end - w.columns.begin, count = (w.rows.end - w.rows.begin) * wide;
+    for (int i = group.rank(); i < count; i += group.size()) {
+        const int y = w.rows.begin + i / wide, x = w.columns.begin + i % wide;
+        const Peak peak = {s.patch[(y - w.y0) * kPatch + x - w.x0], y * search.projection.width + x};
+        if (!worth_keeping(search, s, peak)) continue;
+        if (!is_window_maximum(s.patch, w, search.reach, y - w.y0, x - w.x0)) continue;
+        s.pending[group.add(&s.pending_count, 1)] = peak;
+    }
+}
+
+// The same by one thread, with the window's maximum made separably; returns the tile's largest heat.
+inline float test_tile_rows(const PeakSearch& search, const TileWindow& w, PeakScratch& s) {
+    const int top = w.rows.begin - w.y0, left = w.columns.begin - w.x0;
+    const int high = w.rows.end - w.rows.begin, wide = w.columns.end - w.columns.begin;
+    const float largest = patch_maximum(s.patch + top * kPatch + left, high, wide);
+    if (!(largest > search.threshold)) return largest;
+
+    float across[kPatch * kTile];  // the maximum of each patch row's window
+    for (int y = 0; y < w.height; ++y) {
+        float* __restrict__ out = across + y * kTile;
+        const float* __restrict__ row = s.patch + y * kPatch;
+        for (int x = 0; x < wide; ++x) out[x] = row[left + x];
+        for (int shift = -search.reach; shift <= search.reach; ++shift) {
+            const int begin = greatest(0, -(left + shift)), end = least(wide, w.width - left - shift);
+            for (int x = begin; x < end; ++x) out[x] = greatest(out[x], row[left + shift + x]);
+        }
+    }
+    for (int y = 0; y < high; ++y) {
+        float window[kTile];
+        for (int x = 0; x < wide; ++x) window[x] = across[(top + y) * kTile + x];
+        const int begin = greatest(0, top + y - search.reach), end = least(w.height, top + y + search.reach + 1);
+        for (int v = begin; v < end; ++v)
+            for (int x = 0; x < wide; ++x) window[x] = greatest(window[x], across[v * kTile + x]);
+        const float* row = s.patch + (top + y) * kPatch + left;
+        for (int x = 0; x < wide; ++x) {
+            if (!(row[x] == window[x])) continue;
+            const Peak peak = {row[x], (w.rows.begin + y) * search.projection.width + w.columns.begin + x};
+            if (worth_keeping(search, s, peak)) s.pending[s.pending_count++] = peak;
+        }
+    }
+    return largest;
+}
+
+// Writes the bound of every tile and lists those that may hold a candidate.
+template <class Group>
+HHRNET_HD void bound_tiles(const Group& group, const PeakSearch& search, float* bounds, int* live, PeakScratch& s) {
+    if (group.rank() == 0) s.live_count = s.kept_count = s.pending_count = 0;
+    group.barrier();
+    for (int tile = group.rank(); tile < search.projection.tiles(); tile += group.size()) {
+        bounds[tile] = heat_bound(search.projection, search.joint, tile);
+        if (bounds[tile] > search.threshold) live[group.add(&s.live_count, 1)] = tile;
+    }
+    group.barrier();
+}
+
+// Finds the candidates of one joint: `bounds` and `live` have one place per tile; the candidates end up in s.kept.
+template <class Group>
+HHRNET_HD void find_peaks(const Group& group, const PeakSearch& search, float* bounds, int* live, PeakScratch& s) {
+    bound_tiles(group, search, bounds, live, s);
+    const int live_count = s.live_count;
+    for (int i = 0; i < live_count; ++i) {
+        const int tile = live[i];
+        if (s.kept_count == search.limit && bounds[tile] < s.kept[search.limit - 1].value) continue;
+        const TileWindow window(search.projection, tile, search.reach);
+        fill_patch(group, search.projection, search.joint, window.y0, window.x0, window.height, window.width, s.patch);
+        group.barrier();
+        if constexpr (Group::single) {
+            bounds[tile] = test_tile_rows(search, window, s);
+        } else {
+            test_tile(group, search, window, s);
+        }
+        group.barrier();
+        if (s.pending_count > kPending - kTile * kTile || (Group::single && s.pending_count > 0))
+            merge_pending(group, search.limit, s);
+    }
+    merge_pending(group, search.limit, s);
+}
+
+// Writes the candidates of one joint; places beyond their number hold zeros.
+template <class Group>
+HHRNET_HD void write_candidates(const Group& group, const PeakSearch& search, const TagMaps& tags, const PeakScratch& s,
+                                const Candidates& out) {
+    const int first = search.joint * search.limit, width = search.projection.width;
+    for (int i = group.rank(); i < search.limit; i += group.size()) {
+        const bool used = i < s.kept_count;
+        out.value[first + i] = used ? s.kept[i].value : 0.0f;
+        out.index[first + i] = used ? s.kept[i].index : 0;
+        for (int dim = 0; dim < tags.dims; ++dim) {
+            float* tag = out.tag + size_t(first + i) * tags.dims + dim;
+            const int index = used ? s.kept[i].index : 0;
+            *tag = used ? sample_tag(tags, search.joint, dim, width, search.projection.height, index / width,
+                                     index % width)
+                        : 0.0f;
+        }
+    }
+}
+
+HHRNET_END

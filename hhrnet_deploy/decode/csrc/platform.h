@@ -1,0 +1,57 @@
+// What differs between g++ and nvcc, and between the instruction-set variants of one g++ build.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#if defined(__CUDACC__)
+#define HHRNET_HD __host__ __device__ __forceinline__
+#else
+#define HHRNET_HD inline
+#endif
+
+// Every header is compiled once per instruction set; each copy lives in its own namespace, so that the linker cannot
+// hand AVX code to a machine without it.
+#ifndef HHRNET_VARIANT
+#define HHRNET_VARIANT portable
+#endif
+
+#define HHRNET_BEGIN      \
+    namespace hhrnet {    \
+    inline namespace HHRNET_VARIANT {
+#define HHRNET_END \
+    }              \
+    }
+
+HHRNET_BEGIN
+
+HHRNET_HD uint32_t bits_of(float value) {
+    uint32_t bits;
+    __builtin_memcpy(&bits, &value, sizeof bits);
+    return bits;
+}
+
+HHRNET_HD float float_of(uint32_t bits) {
+    float value;
+    __builtin_memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+template <class T>
+HHRNET_HD T least(T a, T b) {
+    return b < a ? b : a;
+}
+
+template <class T>
+HHRNET_HD T greatest(T a, T b) {
+    return a < b ? b : a;
+}
+
+template <class T>
+HHRNET_HD T clamped(T value, T low, T high) {
+    return least(greatest(value, low), high);
+}
+
+HHRNET_HD int ceil_div(int a, int b) { return (a + b - 1) / b; }
+
+HHRNET_END

@@ -1,0 +1,202 @@
+// Step 12: look for each person's missing joints by tag (group.py:198-281).
+//
+// The place of a joint is the first maximum, row by row, of heat - round_half_even(L2 distance to the person's tag).
+// It is found best-first: the most promising tile, then only tiles whose bound reaches the best value so far. A place
+// is packed into 64 bits, value above inverted index, so that one atomic maximum decides and ties go to the first.
+#pragma once
+
+#include "adjust.h"
+#include "tiles.h"
+
+HHRNET_BEGIN
+
+using PlaceKey = unsigned long long;  // 0: none yet
+
+HHRNET_HD uint32_t ordered(float value) {
+    const uint32_t bits = bits_of(value + 0.0f);  // -0 becomes 0
+    return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
+}
+
+HHRNET_HD PlaceKey place_key(float value, int index) {
+    return PlaceKey(ordered(value)) << 32 | (0xffffffffu - uint32_t(index));
+}
+
+HHRNET_HD float value_of(PlaceKey key) {
+    const uint32_t bits = uint32_t(key >> 32);
+    return float_of(bits & 0x80000000u ? bits & 0x7fffffffu : ~bits);
+}
+
+HHRNET_HD int index_of(PlaceKey key) { return int(0xffffffffu - uint32_t(key)); }
+
+// What a group shares while it refines one joint.
+struct RefineScratch {
+    float patch[kPatch * kPatch];
+    PlaceKey seed, best;
+    int live_count;
+};
+
+// Scratch of one joint, one place per tile (and tag side).
+struct TileTags {
+    float *low, *high;  // (L, tiles): the range of the tags
+    float* rounded;     // (tiles): the least rounded distance to the person's tag
+    float* reachable;   // (tiles): the largest value
+    int* live;          // (tiles): the tiles left to search
+
+    HHRNET_HD static size_t bytes(int tiles, int dims) {
+        return sizeof(float) * tiles * (2 * dims + 2) + sizeof(int) * tiles;
+    }
+    HHRNET_HD static TileTags at(void* memory, int tiles, int dims) {
+        float* low = static_cast<float*>(memory);
+        float* high = low + size_t(tiles) * dims;
+        float* rounded = high + size_t(tiles) * dims;
+        return {low, high, rounded, rounded + tiles, reinterpret_cast<int*>(rounded + 2 * size_t(tiles))};
+    }
+};
+
+struct Refinement {
+    const Projection& projection;
+    const TagMaps& tags;
+    int joint, joints;
+    float* bounds;  // the heat bound of every tile
+    TileTags tiles;
+
+    HHRNET_HD float distance(const float* person_tag, int y, int x) const {
+        float squared = 0.0f;
+        for (int dim = 0; dim < tags.dims; ++dim) {
+            const float tag = sample_tag(tags, joint, dim, projection.width, projection.height, y, x);
+            const float difference = tag - person_tag[dim];
+            squared = squared + difference * difference;
+        }
+        return sqrtf(squared);
+    }
+};
+
+// The range of the tags in one tile, margin included.
+HHRNET_HD void bound_tags(const Refinement& r, int tile, int dim) {
+    const TagMaps& t = r.tags;
+    const Projection& p = r.projection;
+    const Span rows = tag_span(t.coarse_height, t.fine_height, p.height, tile / p.tiles_wide(), false);
+    const Span columns = tag_span(t.coarse_width, t.fine_width, p.width, tile % p.tiles_wide(), dim == 1);
+    const float* map = t.side(r.joint, dim);
+    float low = map[rows.begin * t.coarse_width + columns.begin], high = low;
+    for (int y = rows.begin; y < rows.end; ++y)
+        for (int x = columns.begin; x < columns.end; ++x) {
+            low = least(low, map[y * t.coarse_width + x]);
+            high = greatest(high, map[y * t.coarse_width + x]);
+        }
+    r.tiles.low[size_t(dim) * p.tiles() + tile] = -raised_by_margin(-low);
+    r.tiles.high[size_t(dim) * p.tiles() + tile] = raised_by_margin(high);
+}
+
+// Bounds every tile for one person's tag: no rounded distance is smaller, no heat - round(distance) is larger.
+template <class Group>
+HHRNET_HD void bound_places(const Group& group, const Refinement& r, const float* person_tag) {
+    const int tiles = r.projection.tiles();
+    float *__restrict__ rounded = r.tiles.rounded, *__restrict__ reachable = r.tiles.reachable;
+    const float* __restrict__ bounds = r.bounds;
+    for (int dim = 0; dim < r.tags.dims; ++dim) {
+        const float* __restrict__ low = r.tiles.low + size_t(dim) * tiles;
+        const float* __restrict__ high = r.tiles.high + size_t(dim) * tiles;
+        const float tag = person_tag[dim];
+        for (int tile = group.rank(); tile < tiles; tile += group.size()) {
+            const float outside = greatest(greatest(low[tile] - tag, tag - high[tile]), 0.0f);
+            const float before = dim == 0 ? 0.0f : rounded[tile];
+            rounded[tile] = before + outside * outside;
+        }
+    }
+    for (int tile = group.rank(); tile < tiles; tile += group.size()) {
+        rounded[tile] = rintf(sqrtf(rounded[tile]) * (1.0f - kMargin));
+        reachable[tile] = bounds[tile] - rounded[tile];
+    }
+}
+
+// Raises s.best by the pixels of one tile. One thread also replaces the tile's heat bound by its largest heat.
+template <class Group>
+HHRNET_HD void search_tile(const Group& group, const Refinement& r, const float* person_tag, int tile,
+                           RefineScratch& s) {
+    const Projection& p = r.projection;
+    const TileWindow w(p, tile, 0);
+    const float nearest = r.tiles.rounded[tile];
+    float limit = value_of(group.peek(&s.best));  // NaN before the first place: compares false
+    if constexpr (Group::single) {
+        fill_patch(p, r.joint, w.y0, w.x0, w.height, w.width, s.patch);
+        r.bounds[tile] = patch_maximum(s.patch, w.height, w.width);
+        if (r.bounds[tile] - nearest < limit) return;
+    }
+    for (int i = group.rank(); i < w.height * w.width; i += group.size()) {
+        const int v = i / w.width, u = i % w.width, y = w.y0 + v, x = w.x0 + u;
+        const float heat = Group::single ? s.patch[v * kPatch + u] : sample_heat(p, r.joint, y, x);
+        if (heat - nearest < limit) continue;
+        const float value = heat - rintf(r.distance(person_tag, y, x));
+        if (value < limit) continue;
+        limit = value;
+        group.raise(&s.best, place_key(value, y * p.width + x));
+    }
+}
+
+// The best place of the joint for one person's tag; leaves it in s.best. Ends with a barrier.
+template <class Group>
+HHRNET_HD void find_place(const Group& group, const Refinement& r, const float* person_tag, RefineScratch& s) {
+    const int tiles = r.projection.tiles();
+    const float* reachable = r.tiles.reachable;
+    if (group.rank() == 0) {
+        s.seed = s.best = 0;
+        s.live_count = 0;
+    }
+    bound_places(group, r, person_tag);
+    group.barrier();
+    int seed = group.rank();
+    for (int tile = group.rank(); tile < tiles; tile += group.size())
+        if (reachable[tile] > reachable[seed]) seed = tile;
+    if (seed < tiles) group.raise(&s.seed, place_key(reachable[seed], seed));
+    group.barrier();
+    seed = index_of(s.seed);
+    search_tile(group, r, person_tag, seed, s);
+    group.barrier();
+    const float found = value_of(s.best);
+    for (int tile = group.rank(); tile < tiles; tile += group.size())
+        if (reachable[tile] >= found && tile != seed) r.tiles.live[group.add(&s.live_count, 1)] = tile;
+    group.barrier();
+    const int live = s.live_count;
+    for (int i = 0; i < live; ++i) {
+        const int tile = r.tiles.live[i];
+        if (reachable[tile] >= value_of(group.peek(&s.best))) search_tile(group, r, person_tag, tile, s);
+    }
+    group.barrier();
+}
+
+HHRNET_HD void fill_keypoint(const Refinement& r, int index, float* keypoint) {
+    const Projection& p = r.projection;
+    const int y = clamped(index / p.width, 0, p.height - 1), x = index % p.width;
+    const float heat = sample_heat(p, r.joint, y, x);
+    if (!(heat > 0.0f)) return;
+    const Offset offset = quarter_offset(p, r.joint, x, y);
+    keypoint[0] = (float(x) + 0.5f) + offset.x;
+    keypoint[1] = (float(y) + 0.5f) + offset.y;
+    keypoint[2] = heat;
+}
+
+// Fills one joint type of every person that misses it.
+template <class Group>
+HHRNET_HD void refine_joint(const Group& group, const Refinement& r, int people, const float* person_tags,
+                            float* keypoints, RefineScratch& s) {
+    const int dims = r.tags.dims;
+    const auto keypoint_of = [&](int person) { return keypoints + (size_t(person) * r.joints + r.joint) * 3; };
+    int first = 0;
+    while (first < people && keypoint_of(first)[2] != 0.0f) ++first;
+    if (first == people) return;
+    for (int i = group.rank(); i < r.projection.tiles() * dims; i += group.size())
+        bound_tags(r, i / dims, i % dims);
+    group.barrier();
+    for (int person = first; person < people; ++person) {
+        float* keypoint = keypoint_of(person);
+        const bool missing = keypoint[2] == 0.0f;
+        group.barrier();
+        if (!missing) continue;
+        find_place(group, r, person_tags + size_t(person) * dims, s);
+        if (group.rank() == 0) fill_keypoint(r, index_of(s.best), keypoint);
+        group.barrier();
+    }
+}
+
+HHRNET_END
