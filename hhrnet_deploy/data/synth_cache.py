@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from hhrnet_deploy.data.manifest import SyntheticManifest, read_manifest
-from hhrnet_deploy.data.synth_writer import GENERATOR, GENERATOR_VERSION, Progress, SynthResult, synthesize
+from hhrnet_deploy.data.synth_image import GENERATOR, GENERATOR_VERSION
+from hhrnet_deploy.data.synth_writer import Progress, SynthResult, synthesize
 from hhrnet_deploy.errors import InputError
 from hhrnet_deploy.resources import CALIBRATION, find
 
@@ -44,11 +48,28 @@ def ensure_synthetic(
     folder = cache_folder() / f"{wanted.name}-{wanted.annotations_sha256[:12]}"
     if _is_complete(folder, wanted):
         return folder
-    count = workers or min(os.cpu_count() or 1, 8)
-    _verify(
-        synthesize(folder, wanted.images, wanted.seed, split=wanted.split, progress=progress, workers=count), wanted
-    )
+    with _one_at_a_time(folder):
+        if not _is_complete(folder, wanted):
+            count = workers or min(os.cpu_count() or 1, 8)
+            made = synthesize(folder, wanted.images, wanted.seed, split=wanted.split, progress=progress, workers=count)
+            _verify(made, wanted)
     return folder
+
+
+@contextmanager
+def _one_at_a_time(folder: Path) -> Iterator[None]:
+    """Hold the set's lock, so that a second process waits for the first instead of replacing what it reads."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        lock = folder.with_name(f".{folder.name}.lock").open("w")
+    except OSError as error:
+        raise InputError(
+            f"The cache {folder.parent} cannot be written: {error.strerror}.",
+            hint="Set HHRNET_CACHE to a folder that can.",
+        ) from error
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _is_complete(folder: Path, wanted: SyntheticManifest) -> bool:

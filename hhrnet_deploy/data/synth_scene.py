@@ -127,12 +127,12 @@ def draw_scene(rng: np.random.Generator, poses: list[Array] | None) -> Scene:
             low, high = taken[-1][:2], taken[-1][2:]
             foreground(rng, canvas, rng.uniform(low, high), float(placed.height * rng.uniform(0.06, 0.3)))
     annotations = [
-        note for index, placed in enumerate(people, 1) if (note := _label(canvas, placed, index)) is not None
+        note for index, placed in enumerate(people, 1) if (note := label_person(canvas, placed, index)) is not None
     ]
     return Scene(camera(rng, canvas.image), annotations)
 
 
-def _label(canvas: Canvas, placed: Placed, person: int) -> dict[str, Any] | None:
+def label_person(canvas: Canvas, placed: Placed, person: int) -> dict[str, Any] | None:
     """COCO annotation of one person, None where next to nothing of them is seen."""
     mask = canvas.parts // PARTS == person
     area = int(mask.sum())

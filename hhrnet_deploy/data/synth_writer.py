@@ -10,24 +10,17 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from hhrnet_deploy.data.synth_folder import new_set, write_document, write_image, write_record
+from hhrnet_deploy.data.synth_folder import new_set, write_document, write_record
+from hhrnet_deploy.data.synth_image import GENERATOR, GENERATOR_VERSION, ImageFormat, Order
 from hhrnet_deploy.data.synth_poses import read_poses
-from hhrnet_deploy.data.synth_scene import draw_scene
+from hhrnet_deploy.data.synth_workers import draw_images
 from hhrnet_deploy.errors import InputError
 
-GENERATOR = "hhrnet-synth"
-GENERATOR_VERSION = 1
-
-ImageFormat = Literal["png", "jpg"]
 Progress = Callable[[int, int], None]
 
 
@@ -66,20 +59,6 @@ class _Plan:
             raise InputError(f"split has to be a plain name such as val2017, got {self.split!r}.")
         if self.poses is not None:
             read_poses(self.poses)
-
-
-@dataclass(frozen=True)
-class _Job:
-    index: int
-    folder: str
-    plan: _Plan
-
-
-@dataclass(frozen=True)
-class _Done:
-    image: dict[str, Any]
-    annotations: list[dict[str, Any]]
-    pixels: bytes
 
 
 def synthesize(
@@ -123,15 +102,15 @@ def synthesize(
 def _fill(part: Path, plan: _Plan, progress: Progress | None) -> tuple[int, int, str, str]:
     folder = part / "images" / plan.split
     folder.mkdir(parents=True)
-    jobs = [_Job(index, str(folder), plan) for index in range(plan.images)]
+    order = Order(plan.seed, plan.poses, plan.image_format, plan.short_side, str(folder))
     records: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     pixels = hashlib.sha256()
-    for number, done in enumerate(_run(jobs, plan.workers), 1):
+    for number, done in enumerate(draw_images(order, plan.images, plan.workers), 1):
         records.append(done.image)
         for note in done.annotations:
             annotations.append({"id": len(annotations) + 1, "image_id": done.image["id"], **note})
-        pixels.update(done.pixels)
+        pixels.update(bytes.fromhex(done.pixels_sha256))
         if progress is not None:
             progress(number, plan.images)
     info = _info(plan)
@@ -147,21 +126,6 @@ def _fill(part: Path, plan: _Plan, progress: Progress | None) -> tuple[int, int,
     }
     write_record(part, record)
     return plan.images, people, digest, pixels.hexdigest()
-
-
-def _run(jobs: list[_Job], workers: int) -> Iterator[_Done]:
-    if workers == 1:
-        yield from map(_make, jobs)
-        return
-    with ProcessPoolExecutor(workers, initializer=_single_threaded) as pool:
-        yield from pool.map(_make, jobs, chunksize=8)
-
-
-def _single_threaded() -> None:
-    """Let OpenCV use one thread: the processes share the work already."""
-    import cv2
-
-    cv2.setNumThreads(1)
 
 
 def content_hash(document: dict[str, Any]) -> str:
@@ -183,62 +147,4 @@ def _info(plan: _Plan) -> dict[str, Any]:
         "generator_version": GENERATOR_VERSION,
         "seed": plan.seed,
         "poses": source,
-    }
-
-
-_POSES: dict[str, list[NDArray[np.float64]]] = {}
-
-
-def _poses_of(path: str | None) -> list[NDArray[np.float64]] | None:
-    if path is None:
-        return None
-    if path not in _POSES:
-        _POSES[path] = read_poses(path)
-    return _POSES[path]
-
-
-def _make(job: _Job) -> _Done:
-    """Draw and write one image."""
-    plan = job.plan
-    rng = np.random.Generator(np.random.PCG64([GENERATOR_VERSION, plan.seed, job.index]))
-    scene = draw_scene(rng, _poses_of(plan.poses))
-    image, annotations = scene.image, scene.annotations
-    if plan.short_side is not None and min(image.shape[:2]) > plan.short_side:
-        image, annotations = _shrink(image, annotations, plan.short_side)
-    name = f"{job.index + 1:012d}.{plan.image_format}"
-    write_image(Path(job.folder, name), image)
-    height, width = image.shape[:2]
-    record = {"id": job.index + 1, "file_name": name, "width": width, "height": height}
-    return _Done(record, annotations, hashlib.sha256(image.tobytes()).digest())
-
-
-def _shrink(
-    image: NDArray[np.uint8], annotations: list[dict[str, Any]], short_side: int
-) -> tuple[NDArray[np.uint8], list[dict[str, Any]]]:
-    import cv2
-
-    height, width = image.shape[:2]
-    factor = short_side / min(height, width)
-    size = (round(width * factor), round(height * factor))
-    small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-    return np.asarray(small, np.uint8), [_scaled_note(note, size[0] / width, size[1] / height) for note in annotations]
-
-
-def _scaled_note(note: dict[str, Any], x: float, y: float) -> dict[str, Any]:
-    factors = np.array([x, y])
-    keypoints = np.asarray(note["keypoints"], float).reshape(-1, 3)
-    keypoints[:, :2] *= factors
-    return {
-        **note,
-        "area": round(note["area"] * x * y, 2),
-        "bbox": (np.asarray(note["bbox"]).reshape(2, 2) * factors).round(2).reshape(-1).tolist(),
-        "segmentation": [
-            (np.asarray(polygon).reshape(-1, 2) * factors).round(2).reshape(-1).tolist()
-            for polygon in note["segmentation"]
-        ],
-        "keypoints": [
-            int(value) if column == 2 else round(float(value), 2)
-            for row in keypoints
-            for column, value in enumerate(row)
-        ],
     }
