@@ -58,11 +58,18 @@ class Finding:
 
 def identify(weights: Weights) -> Finding:
     """Say what the weights seem to be."""
-    shapes = weights.shapes
-    matches = matching_presets(shapes)
+    noted = weights.metadata.get("preset")
+    if isinstance(noted, dict):
+        return Finding(f"the weights of {noted.get('name')}, as the file itself says", "Leave --preset out.")
+    matches = matching_presets(weights.shapes)
     if matches:
         names = " or ".join(preset.name for preset in matches)
         return Finding(f"the weights of {names}", f"Use --preset {matches[0].name}, or leave --preset out.")
+    return _identify_no_preset(weights)
+
+
+def _identify_no_preset(weights: Weights) -> Finding:
+    shapes = weights.shapes
     if any(mark in shapes for mark in _IMAGENET_MARKS) and any(name.startswith("stage4.") for name in shapes):
         return _backbone_finding(
             weights, f"an {_hrnet(shapes)} classifier trained on ImageNet, a backbone without heads"

@@ -32,7 +32,7 @@ class InitReport:
         loaded: parameters and buffers taken over.
         remade: those of the network that keep their fresh values, because the file has none or of another skeleton.
         partly: those taken over in part: the input channels of the deconvolution that do not come from the head.
-        ignored: names of the file that the network has no use for.
+        ignored: names of the file that were not used.
     """
 
     path: Path
@@ -48,7 +48,7 @@ class InitReport:
         )
 
 
-def init_from(model: HigherHRNet, checkpoint: str | os.PathLike[str]) -> InitReport:
+def init_from(model: HigherHRNet, checkpoint: str | os.PathLike[str], *, backbone_only: bool = False) -> InitReport:
     """Fill what a checkpoint can fill; everything else keeps the values it has.
 
     Heads are taken over only when they have the same shape, that is, the same number of joints.
@@ -56,6 +56,7 @@ def init_from(model: HigherHRNet, checkpoint: str | os.PathLike[str]) -> InitRep
     Args:
         model: the network, usually freshly initialised; changed in place.
         checkpoint: an ImageNet HRNet or any HigherHRNet checkpoint, in any known format; ``"default"``: what ships.
+        backbone_only: leave heads and deconvolution fresh, as the official CrowdPose-from-COCO experiment does.
 
     Raises:
         CheckpointError: the file cannot be read, its backbone has other widths, or it holds no backbone at all.
@@ -66,15 +67,18 @@ def init_from(model: HigherHRNet, checkpoint: str | os.PathLike[str]) -> InitRep
     fitting = {
         name: to_float32(weights.tensors[name], name, weights.path)
         for name, tensor in own.items()
-        if name in weights.tensors and weights.tensors[name].shape == tensor.shape
+        if name in weights.tensors
+        and weights.tensors[name].shape == tensor.shape
+        and (is_backbone(name) or not backbone_only)
     }
     require_finite(fitting, weights.path)
-    partly = () if _DECONV in fitting else _part_of_deconv(model, weights)
+    partly = () if _DECONV in fitting or backbone_only else _part_of_deconv(model, weights)
     with torch.no_grad():
         for name, value in fitting.items():
             own[name].copy_(value)
     remade = tuple(name for name in own if name not in fitting and name not in partly)
-    ignored = tuple(name for name in weights.tensors if name not in own and not name.endswith(COUNTER))
+    used = {*fitting, *partly}
+    ignored = tuple(name for name in weights.tensors if name not in used and not name.endswith(COUNTER))
     return InitReport(weights.path, tuple(fitting), remade, partly, ignored)
 
 

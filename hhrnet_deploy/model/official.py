@@ -83,7 +83,7 @@ def _literal(value: Any) -> Any:
     if isinstance(value, str):
         try:
             value = ast.literal_eval(value)
-        except (ValueError, SyntaxError):
+        except (ValueError, SyntaxError, TypeError):
             return value
     return list(value) if isinstance(value, tuple) else value
 
@@ -104,7 +104,7 @@ def read_experiment(path: str | Path, skeleton: Skeleton | None = None) -> Exper
         architecture=_architecture(keys),
         skeleton=skeleton or _skeleton(keys),
         inference=_inference(keys),
-        imagenet=Path(str(keys.get("MODEL.PRETRAINED", ""))).name,
+        imagenet=Path(str(keys.get("MODEL.PRETRAINED") or "")).name,
     )
 
 

@@ -234,8 +234,8 @@ _BUILT_IN = (
             experiment="crowd_pose/higher_hrnet/w48_640_adam_lr1e-3.yaml",
         ),
     ),
-    # The same family for demos and tests. The 1/4 branch keeps width 32, because the coarse head reads 2K = 34 maps
-    # from it; the lower resolutions are narrow.
+    # The same family for demos and tests, shallower and narrower. The 1/4 branch keeps width 32, because the coarse
+    # head reads 2K = 34 maps from it.
     Preset(name="small_256", architecture=_SMALL, short_side=256, skeleton=COCO),
 )
 

@@ -141,6 +141,12 @@ def test_saved_weights_come_back_with_their_preset(tmp_path: Path) -> None:
         assert torch.equal(model.state_dict()[name], rounded), name
 
 
+def test_wrong_preset_for_a_saved_model_names_its_own(tmp_path: Path) -> None:
+    save_weights(_tiny(), tmp_path / "tiny.safetensors", preset=TINY_PRESET)
+    with pytest.raises(CheckpointError, match=r"does not hold small_256(.|\n)*found the weights of tiny"):
+        load_model("small_256", tmp_path / "tiny.safetensors")
+
+
 def test_saving_twice_gives_the_same_bytes(tmp_path: Path) -> None:
     network = _tiny()
     for name in ("one", "two"):

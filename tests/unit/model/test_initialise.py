@@ -68,6 +68,20 @@ def test_same_network_is_taken_over_whole(tmp_path: Path) -> None:
     assert torch.equal(model.final_layers[1].weight, _filled()["final_layers.1.weight"])  # type: ignore[arg-type]
 
 
+def test_backbone_only_leaves_the_heads_fresh(tmp_path: Path) -> None:
+    torch.save(_filled(), tmp_path / "w.pth")
+    model, before = _fresh(), _fresh().state_dict()
+    report = init_from(model, tmp_path / "w.pth", backbone_only=True)
+    assert (
+        report.remade
+        == report.ignored
+        == tuple(name for name in before if name.startswith(HEADS) and not name.endswith("num_batches_tracked"))
+    )
+    for name in report.remade:
+        assert torch.equal(model.state_dict()[name], before[name])
+    assert torch.equal(model.conv1.weight, _filled()["conv1.weight"])
+
+
 def test_other_widths_are_refused_and_nothing_changes(tmp_path: Path) -> None:
     torch.save(HigherHRNet(ODD, 17).state_dict(), tmp_path / "odd.pth")
     model, before = _fresh(), _fresh().state_dict()

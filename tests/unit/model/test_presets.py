@@ -117,6 +117,15 @@ def test_experiment_file_keeps_its_test_settings(tmp_path: Path) -> None:
     assert preset.published.imagenet == "hrnet_w32-36af842e.pth"
 
 
+def test_experiment_file_without_a_start(tmp_path: Path) -> None:
+    config = _official_file()
+    config["MODEL"]["PRETRAINED"] = None
+    config["DATASET"]["INPUT_SIZE"] = 384
+    file = tmp_path / "fresh.yaml"
+    file.write_text(yaml.safe_dump(config))
+    assert find_preset(file).published.imagenet is None
+
+
 def test_experiment_file_with_other_layout(tmp_path: Path) -> None:
     preset = _read(
         tmp_path,
