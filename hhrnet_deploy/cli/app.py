@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from hhrnet_deploy.cli import bench, build, console, data, doctor, export, models, predict
+from hhrnet_deploy.cli.compile import compile_
 from hhrnet_deploy.cli.eval import eval_
 from hhrnet_deploy.errors import HHRNetError
 
@@ -30,6 +31,7 @@ app.command("build")(build.build)
 app.command("predict")(predict.predict)
 app.command("bench")(bench.bench)
 app.command("eval")(eval_)
+app.command("compile")(compile_)
 
 
 def _print_version(wanted: bool) -> None:

@@ -1,0 +1,354 @@
+"""``compile_checkpoint``: export, build, evaluate, time and report; each stage is done once for the same inputs."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shlex
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from hhrnet_deploy.config import DecodeConfig, InferenceConfig
+from hhrnet_deploy.data.coco import KeypointDataset
+from hhrnet_deploy.errors import InputError
+from hhrnet_deploy.evaluate.report import EvaluationReport
+from hhrnet_deploy.evaluate.run import EvaluationOptions, evaluate
+from hhrnet_deploy.export.exporting import export_onnx
+from hhrnet_deploy.files import sha256_of, write_text
+from hhrnet_deploy.pipeline.bench import BenchReport, Contestant, run_bench
+from hhrnet_deploy.pipeline.build import build_engine
+from hhrnet_deploy.pipeline.cache import StageCache, StageRun, digest_of, tool_identity
+from hhrnet_deploy.pipeline.spec import EngineSpec
+from hhrnet_deploy.skeletons import Skeleton
+from hhrnet_deploy.targets.bundle import Bundle, read_bundle
+from hhrnet_deploy.targets.registry import find_target
+
+Note = Callable[[str], None]
+Advance = Callable[[int, str], None]
+Progress = Callable[[str, int | None], AbstractContextManager[Advance]]
+
+HEADS, ENGINE, REPORT = "heads.onnx", "engine", "report.html"
+_PACKAGES = ("torch", "onnx", "onnxsim", "onnxruntime", "openvino", "opencv-python-headless", "pycocotools", "numpy")
+_BENCH_PHOTOS = 16
+_EVALUATION = TypeAdapter(EvaluationReport)
+_BENCH = TypeAdapter(BenchReport)
+
+
+@dataclass(frozen=True)
+class CompileOptions:
+    """What to make of a checkpoint.
+
+    Attributes:
+        spec: target, precision and shapes of the engine.
+        preset: of a checkpoint that does not say what it is.
+        flip: evaluate and time with the flip test, as published.
+        skeleton: joints of the data set, when it was given one.
+        max_ap_drop: the largest AP drop allowed; checked by the caller once the report is there.
+        pairs: timed pairs of engine and reference; 0 leaves the timing out.
+        pictures: how many photos the report shows, those that differ most.
+    """
+
+    spec: EngineSpec
+    preset: str | None = None
+    flip: bool = True
+    skeleton: Skeleton | None = None
+    max_ap_drop: float | None = None
+    pairs: int = 10
+    pictures: int = 6
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """What a compilation made; every path lies in ``folder``."""
+
+    folder: Path
+    onnx: Path
+    bundle: Path
+    report: Path
+    evaluation: EvaluationReport
+    bench: BenchReport | None
+    stages: list[StageRun]
+
+    def as_document(self) -> dict[str, Any]:
+        """The JSON document of ``hhrnet compile --json``."""
+        stages = [{"name": run.name, "cached": run.cached, "seconds": run.record.seconds} for run in self.stages]
+        return {
+            **self.evaluation.as_document(),
+            "bench": None if self.bench is None else self.bench.as_document(),
+            "onnx": str(self.onnx),
+            "bundle": str(self.bundle),
+            "report": str(self.report),
+            "stages": stages,
+        }
+
+
+def compile_checkpoint(
+    checkpoint: str | Path,
+    folder: Path,
+    data: KeypointDataset,
+    options: CompileOptions,
+    *,
+    note: Note = lambda line: None,
+    progress: Progress = lambda title, total: nullcontext(lambda done, note="": None),
+) -> Compiled:
+    """Take a checkpoint to a validated engine with a report.
+
+    Every stage is kept with the hashes of its inputs, its options and the versions it ran with: a second run does
+    only what has changed, and a run that was killed goes on where it stopped, the evaluation at the last image.
+
+    Args:
+        checkpoint: a checkpoint file, or ``"default"`` for the model that ships.
+        folder: gets ``heads.onnx``, ``engine/``, ``report.html`` and ``.cache/``.
+        data: annotated images for the AP of engine and PyTorch reference.
+        options: what to make.
+        note: called with a line per step.
+        progress: gives a progress bar for (title, total).
+
+    Raises:
+        InputError: options, checkpoint and data do not fit each other; checked before the first stage where possible.
+        GateFailedError: the graph differs from PyTorch, or the engine from its graph.
+    """
+    with StageCache(folder) as stages:
+        return _Compilation(checkpoint, stages, data, options, note=note, progress=progress).run()
+
+
+class _Compilation:
+    """One compilation: what the stages share."""
+
+    def __init__(
+        self,
+        checkpoint: str | Path,
+        stages: StageCache,
+        data: KeypointDataset,
+        options: CompileOptions,
+        *,
+        note: Note,
+        progress: Progress,
+    ) -> None:
+        from hhrnet_deploy.model.checkpoint import path_of
+
+        self.checkpoint = checkpoint
+        self.stages, self.data, self.options = stages, data, options
+        self.note, self.progress = note, progress
+        spec = options.spec
+        find_target(spec.target).check_precision(spec.precision or "fp32")
+        weights = path_of(checkpoint)
+        if not weights.is_file():
+            raise InputError(f"There is no checkpoint {weights}.", hint="Give a file, or default for the shipped one.")
+        self.weights_sha256 = sha256_of(weights)
+        self.versions = _versions()
+        note(f"hashing {len(data)} images")
+        self.data_identity = _identity_of(data)
+
+    def run(self) -> Compiled:
+        onnx = self._export()
+        build = self._build(onnx)
+        bundle = read_bundle(self._path(ENGINE))
+        config = self._config(bundle)
+        evaluation = self._evaluate(build, config)
+        bench = self._bench(build, config)
+        self._report(bundle, evaluation, bench)
+        return Compiled(
+            folder=self.stages.root,
+            onnx=self._path(HEADS),
+            bundle=bundle.folder,
+            report=self._path(REPORT),
+            evaluation=_EVALUATION.validate_python(evaluation.result["report"]),
+            bench=None if bench is None else _BENCH.validate_python(bench.result),
+            stages=self.stages.runs,
+        )
+
+    def _path(self, name: str) -> Path:
+        return self.stages.root / name
+
+    def _stage(
+        self, name: str, inputs: dict[str, Any], work: Callable[[], Any], outputs: tuple[Path, ...] = ()
+    ) -> StageRun:
+        inputs = {**inputs, "versions": self.versions}
+        found = self.stages.find(name, inputs)
+        if found is not None:
+            self.note(f"{name}: from cache")
+            return found
+        self.note(f"{name}: running")
+        run = self.stages.run(name, inputs, work, outputs)
+        self.note(f"{name}: {run.record.seconds:.1f} s")
+        return run
+
+    def _export(self) -> StageRun:
+        spec, path = self.options.spec, self._path(HEADS)
+        shapes = spec.model_dump(mode="json", include={"size", "batch", "flip", "input"})
+
+        def work() -> Any:
+            report = export_onnx(self.checkpoint, path, preset=self.options.preset, progress=self.note, **shapes)
+            return report.model_dump(mode="json")
+
+        inputs = {"checkpoint": self.weights_sha256, "preset": _preset_identity(self.options.preset), **shapes}
+        return self._stage("export", inputs, work, (path,))
+
+    def _build(self, onnx: StageRun) -> StageRun:
+        spec, path = self.options.spec, self._path(ENGINE)
+
+        def work() -> Any:
+            report = build_engine(self._path(HEADS), path, spec=spec, progress=self.note)
+            return report.model_dump(mode="json")
+
+        inputs = {
+            "onnx": onnx.record.outputs,
+            "spec": spec.model_dump(mode="json"),
+            "device": find_target(spec.target).device(),
+        }
+        return self._stage("build", inputs, work, (path,))
+
+    def _config(self, bundle: Bundle) -> InferenceConfig:
+        decode = DecodeConfig(flip=self.options.flip, skeleton=self.options.skeleton)
+        return InferenceConfig(short_side=bundle.manifest.short_side, decode=bundle.manifest.decode or decode)
+
+    def _evaluate(self, build: StageRun, config: InferenceConfig) -> StageRun:
+        inputs = {
+            "engine": build.record.outputs,
+            "reference": self.weights_sha256,
+            "preset": _preset_identity(self.options.preset),
+            "data": self.data_identity,
+            "settings": config.model_dump(mode="json"),
+            "machine": _machine(),
+        }
+        # Named by what it depends on, so that an earlier run's people are never continued under other settings.
+        people = self.stages.folder / f"people-{digest_of([inputs, self.versions, tool_identity()])[:16]}.jsonl"
+
+        def work() -> Any:
+            return {"report": self._run_evaluation(people, config), "people": str(people.relative_to(self.stages.root))}
+
+        return self._stage("evaluate", inputs, work, (people,))
+
+    def _run_evaluation(self, people: Path, config: InferenceConfig) -> Any:
+        from hhrnet_deploy.evaluate.identity import open_candidate
+
+        for old in self.stages.folder.glob("people-*.jsonl"):
+            if old != people:
+                old.unlink()
+        options = EvaluationOptions(partial=people, keep_partial=True, resume=True)
+        engine = open_candidate(self._path(ENGINE))
+        reference = open_candidate(self.checkpoint, self.options.preset)
+        with self.progress("evaluating", len(self.data)) as advance:
+            report = evaluate(engine, self.data, reference=reference, config=config, options=options, advance=advance)
+        return _EVALUATION.dump_python(report, mode="json")
+
+    def _bench(self, build: StageRun, config: InferenceConfig) -> StageRun | None:
+        pairs, photos = self.options.pairs, [sample.path for sample in self.data[:_BENCH_PHOTOS]]
+        if pairs == 0:
+            return None
+
+        def work() -> Any:
+            contestants = [
+                Contestant("engine", self._path(ENGINE)),
+                Contestant("PyTorch", self.checkpoint, self.options.preset),
+            ]
+            with self.progress("timing pairs", pairs) as advance:
+                return asdict(run_bench(contestants, photos, config, pairs=pairs, advance=advance))
+
+        inputs = {
+            "engine": build.record.outputs,
+            "reference": self.weights_sha256,
+            "data": self.data_identity,
+            "settings": config.model_dump(mode="json"),
+            "pairs": pairs,
+            "machine": _machine(),
+        }
+        return self._stage("bench", inputs, work)
+
+    def _report(self, bundle: Bundle, evaluation: StageRun, bench: StageRun | None) -> StageRun:
+        from hhrnet_deploy.pipeline.report import ReportInput, render
+
+        path = self._path(REPORT)
+        commands = self._commands()
+
+        def work() -> Any:
+            document = ReportInput(
+                bundle=bundle,
+                evaluation=_EVALUATION.validate_python(evaluation.result["report"]),
+                bench=None if bench is None else _BENCH.validate_python(bench.result),
+                data=self.data,
+                people=self._path(evaluation.result["people"]),
+                commands=commands,
+                versions={**self.versions, "machine": _machine()},
+                hashes={"annotations": self.data_identity["annotations"], "photos": self.data_identity["photos"]},
+                max_ap_drop=self.options.max_ap_drop,
+                pictures=self.options.pictures,
+            )
+            write_text(path, render(document))
+            return None
+
+        inputs = {
+            "stages": [run.key for run in self.stages.runs],
+            "commands": commands,
+            "max_ap_drop": self.options.max_ap_drop,
+            "pictures": self.options.pictures,
+        }
+        return self._stage("report", inputs, work, (path,))
+
+    def _commands(self) -> list[str]:
+        """How to make all of it again, in one command and step by step."""
+        options, spec, root = self.options, self.options.spec, self.stages.root
+        preset = ["--preset", options.preset] if options.preset else []
+        kind = ["--target", spec.target, "--precision", spec.precision or "fp32"]
+        shapes = [*(["--size", spec.size] if spec.size else []), *(["--flip"] if spec.flip else [])]
+        data = ["--data", str(self.data.root), "--split", self.data.split]
+        flip = [] if options.flip else ["--no-flip"]
+        gate = [] if options.max_ap_drop is None else ["--max-ap-drop", f"{options.max_ap_drop:g}"]
+        checkpoint, bundle = str(self.checkpoint), str(root / ENGINE)
+        lines = [
+            ["compile", checkpoint, *preset, *kind, *data, *gate, "-o", str(root)],
+            ["export", checkpoint, *preset, *shapes, "-o", str(root / HEADS)],
+            ["build", str(root / HEADS), *kind, "-o", bundle],
+            ["eval", "--engine", bundle, "--reference", checkpoint, *preset, *data, *flip, *gate],
+            ["bench", bundle, checkpoint, *preset, "--images", str(self.data.image_folder), *flip],
+        ]
+        return [shlex.join(["hhrnet", *words]) for words in lines]
+
+
+def _identity_of(data: KeypointDataset) -> dict[str, Any]:
+    """What the images and annotations are, whatever the folder is called."""
+    missing = [sample.path for sample in data if not sample.path.is_file()]
+    if missing:
+        raise InputError(
+            f"{len(missing)} of {len(data)} photos are missing, the first is {missing[0]}.",
+            hint="`hhrnet data check` lists them.",
+        )
+    return {
+        "split": data.split,
+        "annotations": sha256_of(data.annotation_file),
+        "images": len(data),
+        "photos": digest_of([[sample.image_id, sha256_of(sample.path)] for sample in data]),
+        "skeleton": data.skeleton.model_dump(mode="json"),
+    }
+
+
+def _preset_identity(preset: str | None) -> str | None:
+    """The name, or the hash of an experiment file."""
+    return sha256_of(preset) if preset is not None and Path(preset).is_file() else preset
+
+
+def _versions() -> dict[str, str]:
+    """Versions of what computes; another one may compute something else."""
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _machine() -> str:
+    """Processor and number of cores: times are of this machine."""
+    cpuinfo = Path("/proc/cpuinfo")
+    text = cpuinfo.read_text(encoding="utf-8", errors="replace") if cpuinfo.exists() else ""
+    model = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
+    return f"{model.group(1) if model else platform.machine()}, {os.cpu_count()} cores"
