@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from hhrnet_deploy.cli import bench, build, console, data, doctor, export, models, predict
+from hhrnet_deploy.cli import bench, build, console, data, doctor, export, models, predict, train
 from hhrnet_deploy.cli.compile import compile_
 from hhrnet_deploy.cli.eval import eval_
 from hhrnet_deploy.errors import HHRNetError
@@ -31,6 +31,7 @@ app.command("build")(build.build)
 app.command("predict")(predict.predict)
 app.command("bench")(bench.bench)
 app.command("eval")(eval_)
+app.command("train")(train.train)
 app.command("compile")(compile_)
 
 

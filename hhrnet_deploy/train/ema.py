@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 
 import torch
-from torch import nn
+
+from hhrnet_deploy.model.checkpoint import LoadedModel
 
 
 class MovingAverage:
@@ -18,13 +19,13 @@ class MovingAverage:
         decay: the final decay.
     """
 
-    def __init__(self, network: nn.Module, decay: float) -> None:
+    def __init__(self, network: LoadedModel, decay: float) -> None:
         self.average = copy.deepcopy(network).eval().requires_grad_(False)
         self.decay = decay
         self.updates = 0
 
     @torch.no_grad()
-    def update(self, network: nn.Module) -> None:
+    def update(self, network: LoadedModel) -> None:
         """Take in the network's weights after an optimiser step."""
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         self.updates += 1

@@ -2,39 +2,43 @@
 
 from __future__ import annotations
 
+import copy
+import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from types import FrameType
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from hhrnet_deploy.model.checkpoint import LoadedModel, save_weights
 from hhrnet_deploy.train.batches import Split, epoch_loader, split_batch, steps_per_epoch
 from hhrnet_deploy.train.distributed import World
 from hhrnet_deploy.train.recipe import Recipe
+from hhrnet_deploy.train.records import StepRecord, ValidationRecord, Watcher
 from hhrnet_deploy.train.samples import TrainingSet
 from hhrnet_deploy.train.schedule import learning_rate
 from hhrnet_deploy.train.state import Learner, save_state
-from hhrnet_deploy.train.step import Stepper, StepResult, grouped
+from hhrnet_deploy.train.step import Stepper, grouped
 
 STATE_FILE = "state.pt"
-Validate = Callable[[nn.Module], float]
+BEST_FILE = "best.safetensors"
+FINAL_FILE = "final.safetensors"
+Validate = Callable[[LoadedModel, int], float]
+"""AP, 0 to 1, of a network (a copy, in eval mode) at a step."""
 
 
-class Watcher(Protocol):
-    """Who is told what happens; only on rank 0."""
+@dataclass
+class _Tally:
+    """Loss parts and time since the last record."""
 
-    def stepped(self, learner: Learner, rate: float, parts: torch.Tensor) -> None:
-        """After every optimiser step; ``parts`` are the four loss parts on the device."""
-
-    def validated(self, learner: Learner, ap: float, *, best: bool) -> None:
-        """After a validation."""
-
-    def saved(self, learner: Learner) -> None:
-        """After a checkpoint."""
+    parts: Tensor
+    steps: int = 0
+    began: float = field(default_factory=time.monotonic)
 
 
 @dataclass
@@ -46,9 +50,9 @@ class Run:
         samples: what to train on.
         learner: what learns; resumed or fresh.
         world: this process among the others.
-        folder: where the checkpoint goes.
-        validate: AP of a network, 0 to 1; None where there is nothing to validate on.
-        watchers: who is told.
+        folder: where checkpoints and weights go.
+        validate: AP of a network; None where there is nothing to validate on.
+        watchers: who is told; used on rank 0 only.
     """
 
     recipe: Recipe
@@ -65,18 +69,34 @@ class Run:
         self.stepper = Stepper(self._wrapped(), self.learner, self.recipe, self.world.device)
         self._started = time.monotonic() - self.learner.position.seconds
         self._last_save = time.monotonic()
+        self._tally = self._new_tally()
+        self._asked_to_stop = False
 
-    def fit(self) -> None:
-        """Train to the end of the recipe.
+    def fit(self) -> bool:
+        """Train to the end of the recipe, or until SIGTERM or SIGINT, after which the checkpoint is written.
+
+        Returns:
+            Whether the recipe is done.
 
         Raises:
             InputError: an image is missing or unreadable.
             NotANumberError: the loss is not finite any more.
             HHRNetError: the disk is full.
         """
-        position = self.learner.position
-        while position.epoch < self.recipe.epochs and self.progress() < 1:
-            self._epoch()
+        try:
+            with self._stopping_gently():
+                while not self.done() and not self._asked_to_stop:
+                    self._epoch()
+            if self.done() and self.world.leads:
+                self._save_weights(FINAL_FILE)
+            return self.done()
+        finally:
+            for watcher in self._listeners():
+                watcher.closed()
+
+    def done(self) -> bool:
+        """Whether the recipe has come to its end."""
+        return self.learner.position.epoch >= self.recipe.epochs or self.progress() >= 1
 
     def progress(self) -> float:
         """Part of the run that is done, 0 to 1, the same on every process."""
@@ -84,6 +104,12 @@ class Run:
         if recipe.budget_minutes is None:
             return position.step / (self.steps * recipe.epochs)
         return self.world.agree(position.seconds) / (60 * recipe.budget_minutes)
+
+    def save(self) -> None:
+        """Write the checkpoint (rank 0)."""
+        self._last_save = time.monotonic()
+        if self.world.leads:
+            save_state(self.folder / STATE_FILE, self.learner, self.recipe.model_dump(mode="json"))
 
     def _wrapped(self) -> nn.Module:
         network = self.learner.network
@@ -93,7 +119,6 @@ class Run:
         return DistributedDataParallel(
             network,
             device_ids=[self.world.device.index] if on_gpu else None,
-            broadcast_buffers=not self.recipe.sync_bn,
             gradient_as_bucket_view=True,
         )
 
@@ -111,49 +136,110 @@ class Run:
         self.learner.network.train()
         for batches in grouped(loader, self.split.accumulation):
             progress = self.progress()
-            if progress >= 1:
-                self._finish_epoch()
-                return
+            if progress >= 1 or self._shall_stop():
+                break
             rate = learning_rate(recipe.optimiser, step=position.step, epoch=position.epoch, progress=progress)
-            result = self.stepper.step(batches, rate)
-            self._advance(rate, result)
-        position.epoch, position.step_in_epoch = position.epoch + 1, 0
-        self._finish_epoch()
+            self._advance(rate, self.stepper.step(batches, rate))
+        else:
+            position.epoch, position.step_in_epoch = position.epoch + 1, 0
+        self._pause()
 
-    def _advance(self, rate: float, result: StepResult) -> None:
+    def _advance(self, rate: float, parts: Tensor) -> None:
         position = self.learner.position
         position.step += 1
         position.step_in_epoch += 1
         position.images += self.recipe.global_batch
         position.seconds = time.monotonic() - self._started
-        for watcher in self.watchers:
-            watcher.stepped(self.learner, rate, result.parts)
+        self._tally.parts += parts
+        self._tally.steps += 1
+        if position.step % self.recipe.log_steps == 0:
+            self._report(rate)
         if time.monotonic() - self._last_save >= 60 * self.recipe.checkpoint_minutes:
             self.save()
 
-    def _finish_epoch(self) -> None:
+    def _new_tally(self) -> _Tally:
+        return _Tally(torch.zeros(4, device=self.world.device))
+
+    def _report(self, rate: float) -> None:
+        tally, position = self._tally, self.learner.position
+        parts = self.world.mean(tally.parts / tally.steps).tolist()
+        elapsed = max(time.monotonic() - tally.began, 1e-9)
+        record = StepRecord(
+            step=position.step,
+            epoch=position.epoch,
+            images=position.images,
+            seconds=position.seconds,
+            lr=rate,
+            loss=sum(parts),
+            coarse_heat=parts[0],
+            fine_heat=parts[1],
+            push=parts[2],
+            pull=parts[3],
+            images_per_second=tally.steps * self.recipe.global_batch / elapsed,
+            progress=self.progress(),
+        )
+        for watcher in self._listeners():
+            watcher.stepped(record)
+        self._tally = self._new_tally()
+
+    def _pause(self) -> None:
+        """Between two epochs: validate where it is time, and write the checkpoint."""
         position, recipe = self.learner.position, self.recipe
-        over = position.epoch >= recipe.epochs or self.progress() >= 1
-        if self.validate is not None and (over or position.epoch % recipe.validate_every == 0):
-            self._validate()
+        due = position.step_in_epoch == 0 and position.epoch % recipe.validate_every == 0
+        if self.validate is not None and (due or self.done()):
+            self._validate(self.validate)
         self.save()
 
-    def _validate(self) -> None:
+    def _validate(self, validate: Validate) -> None:
+        began = time.monotonic()
         position = self.learner.position
-        if self.world.leads and self.validate is not None:
-            ap = self.validate(self.learner.shown)
+        if self.world.leads:
+            # A copy: what validation does to memory layout and mode must not reach the weights that go on training.
+            ap = validate(copy.deepcopy(self.learner.shown).eval(), position.step)
             best = ap > position.best_ap
-            position.best_ap = max(ap, position.best_ap)
-            for watcher in self.watchers:
-                watcher.validated(self.learner, ap, best=best)
+            if best:
+                position.best_ap = ap
+                self._save_weights(BEST_FILE)
+            record = ValidationRecord(position.step, position.epoch, position.images, position.seconds, ap, best)
+            for watcher in self._listeners():
+                watcher.validated(record)
         self.world.wait()
+        self._started += time.monotonic() - began
+        self._tally = self._new_tally()
 
-    def save(self) -> None:
-        """Write the checkpoint (rank 0)."""
-        self._last_save = time.monotonic()
-        if not self.world.leads:
-            return
-        recipe: dict[str, Any] = self.recipe.model_dump(mode="json")
-        save_state(self.folder / STATE_FILE, self.learner, recipe)
-        for watcher in self.watchers:
-            watcher.saved(self.learner)
+    def _save_weights(self, name: str) -> None:
+        position = self.learner.position
+        facts = {
+            "recipe": self.recipe.model_dump(mode="json"),
+            "steps": position.step,
+            "images": position.images,
+            "validation_ap": position.best_ap if position.best_ap >= 0 else None,
+        }
+        save_weights(self.learner.shown, self.folder / name, dtype=torch.float32, metadata={"training": facts})
+
+    def _listeners(self) -> list[Watcher]:
+        return self.watchers if self.world.leads else []
+
+    def _shall_stop(self) -> bool:
+        return self.world.agree(float(self._asked_to_stop)) > 0 if self.world.ranks > 1 else self._asked_to_stop
+
+    @contextmanager
+    def _stopping_gently(self) -> Iterator[None]:
+        """Let SIGTERM and SIGINT end the step at hand and write the checkpoint; a second one ends at once."""
+
+        def ask(_number: int, _frame: FrameType | None) -> None:
+            self._asked_to_stop = True
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+        before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            for number in before:
+                signal.signal(number, ask)
+        except ValueError:  # not the main thread: signals are somebody else's
+            before.clear()
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)

@@ -112,6 +112,8 @@ class Recipe(_Part):
         validate_every: epochs between validations.
         validation_images: how many images validation takes at most, in the set's order; None takes all.
         checkpoint_minutes: the longest time between two checkpoints.
+        log_steps: optimiser steps between two lines of metrics.
+        init_layers: ``backbone`` takes HRNet's layers only from ``init``; heads and deconvolution start anew.
     """
 
     preset: str
@@ -137,6 +139,8 @@ class Recipe(_Part):
     validate_every: Count = 10
     validation_images: Count | None = None
     checkpoint_minutes: Positive = 10.0
+    log_steps: Count = 20
+    init_layers: Literal["all", "backbone"] = "all"
 
     @model_validator(mode="after")
     def _milestones_in_order(self) -> Recipe:

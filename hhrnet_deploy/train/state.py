@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from hhrnet_deploy.errors import CheckpointError, HHRNetError
 from hhrnet_deploy.files import replacing
+from hhrnet_deploy.model.checkpoint import LoadedModel
 from hhrnet_deploy.train.ema import MovingAverage
 
 FORMAT = 1
@@ -50,14 +50,14 @@ class Learner:
         position: where the run is.
     """
 
-    network: nn.Module
+    network: LoadedModel
     optimiser: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     average: MovingAverage | None
     position: Position = field(default_factory=Position)
 
     @property
-    def shown(self) -> nn.Module:
+    def shown(self) -> LoadedModel:
         """The weights to validate and ship."""
         return self.network if self.average is None else self.average.average
 

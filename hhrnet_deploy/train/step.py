@@ -24,19 +24,6 @@ class NotANumberError(HHRNetError):
 
 
 @dataclass(frozen=True)
-class StepResult:
-    """What a step reports.
-
-    Attributes:
-        parts: (4,) the loss parts, means over this process's images, on the device.
-        names: the images of the step, for messages.
-    """
-
-    parts: Tensor
-    names: list[str]
-
-
-@dataclass(frozen=True)
 class Stepper:
     """Runs optimiser steps.
 
@@ -52,8 +39,11 @@ class Stepper:
     recipe: Recipe
     device: torch.device
 
-    def step(self, batches: list[Batch], rate: float) -> StepResult:
+    def step(self, batches: list[Batch], rate: float) -> Tensor:
         """Take one step on ``batches`` (the accumulation) with learning rate ``rate``.
+
+        Returns:
+            (4,) the loss parts, means over this process's images, on the device.
 
         Raises:
             NotANumberError: a loss or gradient is not finite; the weights are those before the step.
@@ -70,7 +60,7 @@ class Stepper:
                 torch.autograd.backward(learner.scaler.scale(losses.total() / len(batches)))
             parts += torch.stack([part.detach().float() for part in losses]) / len(batches)
         self._update(names, parts)
-        return StepResult(parts, names)
+        return parts
 
     def _forward(self, batch: Batch) -> LossParts:
         images = normalise(batch.images)

@@ -1,0 +1,268 @@
+"""A whole training run: recipe, data, network, validation and records put together."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import yaml
+
+from hhrnet_deploy.data.coco import KeypointDataset, open_dataset
+from hhrnet_deploy.data.layout import find_layouts
+from hhrnet_deploy.errors import InputError
+from hhrnet_deploy.evaluate.run import EvaluationOptions, evaluate
+from hhrnet_deploy.files import write_text
+from hhrnet_deploy.model.checkpoint import LoadedModel
+from hhrnet_deploy.model.presets import find_preset
+from hhrnet_deploy.targets.torch import TorchRunner
+from hhrnet_deploy.train.distributed import World, joined, synchronise_norms
+from hhrnet_deploy.train.ema import MovingAverage
+from hhrnet_deploy.train.loop import BEST_FILE, FINAL_FILE, STATE_FILE, Run
+from hhrnet_deploy.train.picture import draw_validation, latest_picture
+from hhrnet_deploy.train.recipe import Recipe, Source
+from hhrnet_deploy.train.records import Watcher, recorders
+from hhrnet_deploy.train.samples import TrainingSet
+from hhrnet_deploy.train.start import start_network
+from hhrnet_deploy.train.state import Learner, load_state
+from hhrnet_deploy.train.summary import write_summary
+
+RECIPE_FILE = "recipe.yaml"
+PICTURES = "pictures"
+_TRAIN_SPLITS = ("train2017", "trainval", "train")
+_log = logging.getLogger(__name__)
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """What a run is asked for beside its recipe.
+
+    Attributes:
+        folder: of the run: checkpoint, weights, metrics, pictures.
+        data: one data set that replaces the recipe's.
+        init: weights to start from, instead of the recipe's.
+        resume: go on from the folder's checkpoint.
+    """
+
+    folder: Path
+    data: Path | None = None
+    init: str | None = None
+    resume: bool = False
+
+
+@dataclass(frozen=True)
+class TrainingReport:
+    """What came out.
+
+    Attributes:
+        folder: of the run.
+        finished: False when it was asked to stop; ``--resume`` goes on.
+        steps, images, seconds: how much was done, over all starts.
+        best_ap: highest validation AP, 0 to 1; None without validation.
+        weights: the weights to use: the best by AP, else the last; None when stopped before there were any.
+        summary: the page with the learning curve; None where matplotlib is missing.
+    """
+
+    folder: Path
+    finished: bool
+    steps: int
+    images: int
+    seconds: float
+    best_ap: float | None
+    weights: Path | None
+    summary: Path | None
+
+
+def train(
+    recipe: Recipe, options: TrainingOptions, *, watchers: tuple[Watcher, ...] = (), say: Say = _log.info
+) -> TrainingReport:
+    """Run a recipe in this process, or in all that ``torchrun`` started.
+
+    Args:
+        recipe: what to do.
+        options: where, on what, from what.
+        watchers: told of progress beside the records in the folder (rank 0).
+        say: told in sentences what the run starts from (rank 0).
+
+    Raises:
+        InputError: data or weights do not fit, an image is unreadable, or the folder holds another run.
+        HHRNetError: the loss is not finite, or the disk is full.
+    """
+    _check_folder(options)
+    with joined() as world:
+        tell = say if world.leads else _nothing
+        parts = open_sources(_sources(recipe, options))
+        learner = make_learner(recipe, options, parts[0][0], world, tell)
+        run = Run(recipe, TrainingSet(parts, recipe), learner, world, options.folder)
+        run.validate = _validator(recipe, options, tell)  # on every process: the others wait while rank 0 validates
+        if world.leads:
+            run.watchers = [*recorders(options.folder, learner.position.step), *watchers]
+            write_text(options.folder / RECIPE_FILE, yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False))
+            tell(_size_of(run))
+        finished = run.fit()
+        return _report(run, options.folder, finished)
+
+
+def open_sources(sources: tuple[Source, ...]) -> tuple[tuple[KeypointDataset, int], ...]:
+    """Open the data sets to train on, without images that have no annotation.
+
+    Raises:
+        InputError: a set is missing or empty, or the sets have different joints.
+    """
+    if not sources:
+        raise InputError("There is nothing to train on.", hint="Name a data set with --data DIR.")
+    parts = tuple((_open(source).annotated(), source.repeat) for source in sources)
+    first = parts[0][0]
+    for source, (dataset, _) in zip(sources, parts, strict=True):
+        if not len(dataset):
+            raise InputError(f"{source.path} has no annotated image in split {dataset.split}.")
+        if dataset.skeleton.joints != first.skeleton.joints:
+            raise InputError(f"{source.path} has other joints than {sources[0].path}; they cannot be trained together.")
+    return parts
+
+
+def make_learner(
+    recipe: Recipe, options: TrainingOptions, dataset: KeypointDataset, world: World, tell: Say
+) -> Learner:
+    """The network on its device, its optimiser and average: fresh, from weights, or resumed."""
+    torch.manual_seed(recipe.seed)
+    preset = find_preset(recipe.preset)
+    if preset.skeleton.joints != dataset.skeleton.joints:
+        tell(f"The data set has the joints of {dataset.skeleton.name}; {preset.name} is made for those.")
+        preset = preset.with_skeleton(dataset.skeleton)
+    init = None if options.resume else (options.init or recipe.init)
+    network, notes = start_network(preset, init, backbone_only=recipe.init_layers == "backbone")
+    network.train().to(world.device)
+    if recipe.channels_last:
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if recipe.sync_bn and world.ranks > 1:
+        synchronise_norms(network, world.device)
+    learner = Learner(
+        network,
+        _optimiser(recipe, network),
+        torch.amp.GradScaler(world.device.type, enabled=recipe.precision == "fp16"),
+        None if recipe.ema is None else MovingAverage(network, recipe.ema),
+    )
+    if options.resume:
+        _resume(recipe, options, learner)
+        position = learner.position
+        notes = [f"Going on from epoch {position.epoch + 1}, step {position.step} ({options.folder / STATE_FILE})."]
+    for note in notes:
+        tell(note)
+    return learner
+
+
+def _optimiser(recipe: Recipe, network: LoadedModel) -> torch.optim.Optimizer:
+    options = recipe.optimiser
+    if options.weight_decay:
+        return torch.optim.AdamW(network.parameters(), lr=options.lr, weight_decay=options.weight_decay)
+    return torch.optim.Adam(network.parameters(), lr=options.lr)
+
+
+def _resume(recipe: Recipe, options: TrainingOptions, learner: Learner) -> None:
+    before = load_state(options.folder / STATE_FILE, learner)
+    now = recipe.model_dump(mode="json")
+    changed = sorted(key for key in now if now[key] != before.get(key))
+    if changed:
+        _log.warning("The recipe differs from the one this run was started with: %s.", ", ".join(changed))
+
+
+def _check_folder(options: TrainingOptions) -> None:
+    state = options.folder / STATE_FILE
+    if options.resume and not state.is_file():
+        raise InputError(f"There is no checkpoint {state} to resume from.", hint="Start the run without --resume.")
+    if not options.resume and state.exists():
+        raise InputError(
+            f"{options.folder} already holds a training run.",
+            hint="Go on with --resume, or choose another folder with --output.",
+        )
+
+
+def _sources(recipe: Recipe, options: TrainingOptions) -> tuple[Source, ...]:
+    if options.data is None:
+        return recipe.sources
+    repeat = recipe.sources[0].repeat if len(recipe.sources) == 1 else 1
+    split = recipe.sources[0].split if len(recipe.sources) == 1 else None
+    return (Source(path=str(options.data), split=split, repeat=repeat),)
+
+
+def _open(source: Source) -> KeypointDataset:
+    """The named split, else the first training split there is."""
+    split = source.split
+    if split is None:
+        present = {layout.split for layout in find_layouts(source.path)}
+        split = next((name for name in _TRAIN_SPLITS if name in present), None)
+        if split is None:
+            raise InputError(
+                f"{source.path} has none of the splits {', '.join(_TRAIN_SPLITS)}; found {', '.join(sorted(present))}.",
+                hint="Name the split in a recipe: sources: [{path: ..., split: ...}].",
+            )
+    return open_dataset(source.path, split)
+
+
+def _validator(recipe: Recipe, options: TrainingOptions, tell: Say) -> Callable[[LoadedModel, int], float] | None:
+    dataset = _validation_set(recipe, options)
+    if dataset is None:
+        tell("No validation: there is no split with annotations besides the one trained on.")
+        return None
+    pictures = options.folder / PICTURES
+
+    def validate(network: LoadedModel, step: int) -> float:
+        runner = TorchRunner(network, network.preset, name="training")
+        report = evaluate(runner, dataset, options=EvaluationOptions(batch=4))
+        with runner:
+            draw_validation(runner, dataset, pictures / f"step_{step:08d}.jpg")
+        return report.subject.metrics["AP"] or 0.0
+
+    return validate
+
+
+def _validation_set(recipe: Recipe, options: TrainingOptions) -> KeypointDataset | None:
+    """The recipe's; with ``--data`` that folder's default split, if it is there."""
+    if recipe.validation is not None and options.data is None:
+        found = open_dataset(recipe.validation.path, recipe.validation.split)
+    else:
+        root = options.data or recipe.sources[0].path
+        present = {layout.split for layout in find_layouts(root)}
+        split = next((name for name in ("val2017", "test", "val") if name in present), None)
+        if split is None:
+            return None
+        found = open_dataset(root, split)
+    return found[: recipe.validation_images] if found.has_annotations else None
+
+
+def _size_of(run: Run) -> str:
+    split = run.split
+    return (
+        f"{len(run.samples)} samples and {run.steps} steps an epoch; {split.global_batch} images a step = "
+        f"{split.ranks} process(es) x {split.micro_batch} x {split.accumulation} (accumulated) on {run.world.device}."
+    )
+
+
+def _report(run: Run, folder: Path, finished: bool) -> TrainingReport:
+    position = run.learner.position
+    best = position.best_ap if position.best_ap >= 0 else None
+    candidates = (folder / BEST_FILE, folder / FINAL_FILE)
+    summary = None
+    if run.world.leads:
+        title = f"{folder.name}: {position.images} images, {position.step} steps, {position.seconds / 3600:.2f} h"
+        if best is not None:
+            title += f", best AP {100 * best:.1f}"
+        summary = write_summary(folder, title, latest_picture(folder / PICTURES))
+    return TrainingReport(
+        folder=folder,
+        finished=finished,
+        steps=position.step,
+        images=position.images,
+        seconds=position.seconds,
+        best_ap=best,
+        weights=next((path for path in candidates if path.is_file()), None),
+        summary=summary,
+    )
+
+
+def _nothing(_message: str) -> None:
+    """Said on the other processes."""

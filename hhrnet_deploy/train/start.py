@@ -1,0 +1,68 @@
+"""What a run starts from: fresh weights, an ImageNet HRNet, or any checkpoint, also one for other joints."""
+
+from __future__ import annotations
+
+from collections.abc import Set
+from pathlib import Path
+
+from hhrnet_deploy.errors import CheckpointError
+from hhrnet_deploy.model.checkpoint import DEFAULT, DEFAULT_PATH, LoadedModel, load_model, require_finite, to_float32
+from hhrnet_deploy.model.diagnosis import COUNTER, is_backbone
+from hhrnet_deploy.model.formats import read_weights
+from hhrnet_deploy.model.presets import Preset
+
+_LISTED = 6
+
+
+def start_network(
+    preset: Preset, init: str | None = None, *, backbone_only: bool = False
+) -> tuple[LoadedModel, list[str]]:
+    """Build the network of a preset and fill in what a file has for it.
+
+    Tensors are taken by name where the shapes agree (pose_higher_hrnet.py:541-561 of the official code); the others
+    keep their fresh initialisation: heads and deconvolution when an ImageNet HRNet or a model of other joints is given.
+
+    Args:
+        preset: the network and its skeleton.
+        init: a weight file in any known format, ``default`` for the weights that ship, None for fresh weights.
+        backbone_only: leave out heads and deconvolution, as the official CrowdPose-from-COCO experiment does.
+
+    Returns:
+        The network in float32, and sentences about what was taken and what was made anew.
+
+    Raises:
+        CheckpointError: the file is unreadable, has NaN, or none of its backbone fits.
+    """
+    network = load_model(preset)
+    if init is None:
+        return network, ["Starting from fresh weights."]
+    path = DEFAULT_PATH if init == DEFAULT else Path(init)
+    weights = read_weights(path)
+    own = network.state_dict()
+    offered = {name: tensor for name, tensor in weights.tensors.items() if not backbone_only or is_backbone(name)}
+    fitting = {
+        name: to_float32(tensor, name, path)
+        for name, tensor in offered.items()
+        if name in own and tensor.shape == own[name].shape and not name.endswith(COUNTER)
+    }
+    require_finite(fitting, path)
+    wanted = [name for name in own if not name.endswith(COUNTER)]
+    backbone = [name for name in wanted if is_backbone(name)]
+    if sum(name in fitting for name in backbone) * 2 < len(backbone):
+        raise CheckpointError(
+            f"{path} does not fit preset {preset.name}: {sum(name in fitting for name in backbone)} of "
+            f"{len(backbone)} backbone tensors have the right name and shape.",
+            hint="Give a checkpoint of the same width, or choose another recipe.",
+        )
+    network.load_state_dict(fitting, strict=False)
+    return network, _notes(path, wanted, fitting.keys())
+
+
+def _notes(path: Path, wanted: list[str], taken: Set[str]) -> list[str]:
+    fresh = [name for name in wanted if name not in taken]
+    notes = [f"Starting from {path}: {len(wanted) - len(fresh)} of {len(wanted)} tensors taken."]
+    if fresh:
+        layers = list(dict.fromkeys(name.rpartition(".")[0] for name in fresh))
+        more = f" and {len(layers) - _LISTED} more" if len(layers) > _LISTED else ""
+        notes.append(f"Made anew: {', '.join(layers[:_LISTED])}{more}.")
+    return notes
