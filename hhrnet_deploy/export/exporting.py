@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -125,11 +125,7 @@ def _options(
     size: int | tuple[int, int] | str | None,
     dynamic: bool | None,
     batch: int | Literal["dynamic"] | None,
-    *,
-    flip: bool,
-    input: Literal["uint8", "float"],  # noqa: A002
-    opset: int,
-    simplify: bool,
+    **conventions: Any,
 ) -> ExportOptions:
     if size is not None and dynamic:
         raise InputError("A graph has either a fixed size or dynamic ones; both were asked for.")
@@ -142,7 +138,7 @@ def _options(
     if batch is None and fixed is not None:
         images = 1
     try:
-        return ExportOptions(size=fixed, batch=images, flip=flip, input=input, opset=opset, simplify=simplify)
+        return ExportOptions(size=fixed, batch=images, **conventions)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"][:1]))
