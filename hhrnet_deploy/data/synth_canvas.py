@@ -74,18 +74,25 @@ class Canvas:
             return
         fixed = np.rint((points - (x0, y0)) * (1 << _SHIFT)).astype(np.int32)[None]
         patch = self.image[y0:y1, x0:x1]
-        if part is not None:
-            cv2.fillPoly(self.parts[y0:y1, x0:x1], fixed, part, 8, _SHIFT)
-        if axis is None or min(y1 - y0, x1 - x0) < _SMALLEST_SHADED:
-            cv2.fillPoly(patch, fixed, [int(channel) for channel in paint.colour], _LINE_AA, _SHIFT)
-            return
+        shaded = axis is not None and min(y1 - y0, x1 - x0) >= _SMALLEST_SHADED
         mask = np.zeros((y1 - y0, x1 - x0), np.uint8)
-        cv2.fillPoly(mask, fixed, 255, _LINE_AA, _SHIFT)
-        colour = _shade((x0, y0, x1, y1), paint, axis, light)
-        alpha = mask[..., None].astype(np.float32) * np.float32(1 / 255)
-        mixed = patch + (colour - patch) * alpha
-        np.clip(mixed, 0, 255, out=mixed)
-        patch[...] = (mixed + np.float32(0.5)).astype(np.uint8)
+        if shaded or part is not None:
+            cv2.fillPoly(mask, fixed, 255, _LINE_AA, _SHIFT)
+        if part is not None:
+            # From the antialiased mask: OpenCV's plain fill differs between releases, this one does not (4.10 to 4.14).
+            self.parts[y0:y1, x0:x1][mask > 127] = part
+        if axis is None or not shaded:
+            cv2.fillPoly(patch, fixed, [int(channel) for channel in paint.colour], _LINE_AA, _SHIFT)
+        else:
+            _blend(patch, _shade((x0, y0, x1, y1), paint, axis, light), mask)
+
+
+def _blend(patch: NDArray[np.uint8], colour: Float32, mask: NDArray[np.uint8]) -> None:
+    """Lay a colour over a patch, in place, as far as the mask (0 to 255) covers it."""
+    alpha = mask[..., None].astype(np.float32) * np.float32(1 / 255)
+    mixed = patch + (colour - patch) * alpha
+    np.clip(mixed, 0, 255, out=mixed)
+    patch[...] = (mixed + np.float32(0.5)).astype(np.uint8)
 
 
 def _shade(box: tuple[int, int, int, int], paint: Paint, axis: Axis, light: float) -> Float32:
