@@ -138,12 +138,13 @@ class _Compilation:
         self.stages, self.data, self.options = stages, data, options
         self.note, self.progress = note, progress
         spec = options.spec
-        find_target(spec.target).check_precision(spec.precision or "fp32")
+        target = find_target(spec.target)
+        target.check_precision(spec.precision or "fp32")
         weights = path_of(checkpoint)
         if not weights.is_file():
             raise InputError(f"There is no checkpoint {weights}.", hint="Give a file, or default for the shipped one.")
         self.weights_sha256 = sha256_of(weights)
-        self.versions = _versions()
+        self.versions = _versions() | {f"target {target.name}": target.version()}
         note(f"hashing {len(data)} images")
         self.data_identity = _identity_of(data)
 

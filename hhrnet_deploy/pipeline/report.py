@@ -85,7 +85,7 @@ def _header(given: ReportInput, title: str) -> Html:
             _tile(
                 "network",
                 f"{engine.stages['network'].p50:.1f} ms",
-                f"{reference.ratio_network:.2f} times as fast as PyTorch's {reference.stages['network'].p50:.1f} ms",
+                f"PyTorch {reference.stages['network'].p50:.1f} ms; median ratio {reference.ratio_network:.2f}",
             )
         )
     size = sum(entry.bytes for entry in manifest.files.values())
@@ -224,8 +224,7 @@ def _digests(manifest: Manifest, given: ReportInput) -> list[tuple[str, str]]:
 
 
 def _versions(manifest: Manifest, given: ReportInput) -> list[tuple[str, str]]:
-    own = [("hhrnet-deploy", manifest.tool_version), (f"target {manifest.target}", manifest.target_version)]
-    return [*own, ("device", manifest.device), *given.versions.items()]
+    return [("hhrnet-deploy", manifest.tool_version), ("device", manifest.device), *given.versions.items()]
 
 
 def _number(value: float | None, *, sign: bool = False) -> str:

@@ -118,7 +118,8 @@ def annotated_people(data: KeypointDataset, sample: Sample) -> People:
 
 def _count(people: People) -> str:
     shown = int(np.count_nonzero(people.scores >= _DRAWN_SCORE))
-    return f"{shown} {'person' if shown == 1 else 'people'}"
+    text = f"{shown} {'person' if shown == 1 else 'people'}"
+    return text if shown <= _DRAWN_PEOPLE else f"{text}, {_DRAWN_PEOPLE} drawn"
 
 
 def _small(photo: Image) -> tuple[Image, float]:

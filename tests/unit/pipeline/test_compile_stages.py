@@ -1,0 +1,210 @@
+"""``hhrnet compile``: every stage once for the same inputs, and again for other ones."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from small_photos import write_coco
+from typer.testing import CliRunner
+
+from hhrnet_deploy.cli.app import app
+from hhrnet_deploy.data.coco import open_dataset
+from hhrnet_deploy.errors import InputError
+from hhrnet_deploy.pipeline.cache import StageCache, stage_key
+from hhrnet_deploy.pipeline.compile import Compiled, CompileOptions, compile_checkpoint
+from hhrnet_deploy.pipeline.spec import EngineSpec
+
+STAGES = ["export", "build", "evaluate", "report"]
+
+
+def _compile(checkpoint: Path, folder: Path, data: Path, *, target: str = "onnxruntime", **given: Any) -> Compiled:
+    options = CompileOptions(
+        spec=EngineSpec(target=target, precision=given.pop("precision", "fp32")), pairs=0, flip=False, pictures=2
+    )
+    return compile_checkpoint(checkpoint, folder, open_dataset(data), options, **given)
+
+
+def _done(made: Compiled) -> list[str]:
+    return [run.name for run in made.stages if not run.cached]
+
+
+@pytest.fixture(scope="module")
+def compiled(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
+    """(checkpoint, output folder, data) of a compilation that is complete."""
+    root = tmp_path_factory.mktemp("compiled")
+    data, folder = write_coco(root / "data"), root / "out"
+    assert _done(_compile(tiny_checkpoint, folder, data)) == STAGES
+    return tiny_checkpoint, folder, data
+
+
+def test_a_second_run_takes_every_stage_from_the_cache(compiled: tuple[Path, Path, Path]) -> None:
+    checkpoint, folder, data = compiled
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.name != "lock"}
+    lines: list[str] = []
+    made = _compile(checkpoint, folder, data, note=lines.append)
+    assert _done(made) == []
+    assert [line for line in lines if line.endswith("from cache")] == [f"{name}: from cache" for name in STAGES]
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert made.evaluation.subject.metrics["AP"] is not None
+
+
+def test_what_changed_is_done_again_and_nothing_before_it(compiled: tuple[Path, Path, Path]) -> None:
+    checkpoint, folder, data = compiled
+    assert _done(_compile(checkpoint, folder, data, target="openvino")) == ["build", "evaluate", "report"]
+    assert _done(_compile(checkpoint, folder, data)) == ["build", "evaluate", "report"]
+
+
+def test_an_edited_output_is_made_again(compiled: tuple[Path, Path, Path]) -> None:
+    checkpoint, folder, data = compiled
+    report = folder / "report.html"
+    whole = report.read_text()
+    report.write_text(whole[:1000])
+    assert _done(_compile(checkpoint, folder, data)) == ["report"]
+    assert report.read_text() == whole
+    (folder / "heads.onnx").unlink()
+    assert "export" in _done(_compile(checkpoint, folder, data))
+    assert (folder / "heads.onnx").is_file()
+
+
+def test_another_photo_under_the_same_name_is_evaluated_again(
+    compiled: tuple[Path, Path, Path], tmp_path: Path
+) -> None:
+    checkpoint, folder, _ = compiled
+    data = write_coco(tmp_path / "data")
+    assert _done(_compile(checkpoint, folder, data)) == ["report"], "the folder's name alone is shown, not used"
+    photo = next((data / "images" / "val2017").iterdir())
+    cv2.imwrite(str(photo), np.zeros((64, 96, 3), np.uint8))
+    assert _done(_compile(checkpoint, folder, data)) == ["evaluate", "report"]
+
+
+def test_an_interrupted_evaluation_goes_on_at_its_last_image(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    data, folder = write_coco(tmp_path / "data", 4), tmp_path / "out"
+    seen: list[tuple[int, str]] = []
+
+    @contextmanager
+    def stops_at_two(title: str, total: int | None) -> Any:
+        def advance(done: int, note: str = "") -> None:
+            if done == 2:
+                raise KeyboardInterrupt
+
+        yield advance
+
+    @contextmanager
+    def watches(title: str, total: int | None) -> Any:
+        yield lambda done, note="": seen.append((done, note))
+
+    with pytest.raises(KeyboardInterrupt):
+        _compile(tiny_checkpoint, folder, data, progress=stops_at_two)
+    made = _compile(tiny_checkpoint, folder, data, progress=watches)
+    assert _done(made) == ["evaluate", "report"]
+    assert seen[0] == (2, "continued")
+    assert made.evaluation.images == 4
+
+
+def test_the_command_prints_one_document(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    data = write_coco(tmp_path / "data", 2)
+    words = ["compile", str(tiny_checkpoint), "--precision", "fp32", "--data", str(data), "--pairs", "1", "--json"]
+    words += ["--target", "onnxruntime", "--no-flip", "-o", str(tmp_path / "out"), "--max-ap-drop", "0.5"]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0, done.output
+    document = json.loads(done.stdout)
+    assert [stage["name"] for stage in document["stages"]] == ["export", "build", "evaluate", "bench", "report"]
+    assert [row["label"] for row in document["bench"]["rows"]] == ["engine", "PyTorch"]
+    assert document["drop"]["AP"] == pytest.approx(0, abs=0.01)
+    assert "hhrnet compile" in Path(document["report"]).read_text()
+
+
+def test_an_undefined_drop_fails_the_gate_after_the_report(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    data = write_coco(tmp_path / "data", 1)
+    annotations = data / "annotations" / "person_keypoints_val2017.json"
+    document = json.loads(annotations.read_text()) | {"annotations": []}
+    annotations.write_text(json.dumps(document))
+    words = ["compile", str(tiny_checkpoint), "--precision", "fp32", "--data", str(data), "--pairs", "0", "--no-flip"]
+    done = CliRunner().invoke(app, [*words, "-o", str(tmp_path / "out"), "--max-ap-drop", "0.5"])
+    assert type(done.exception).__name__ == "GateFailedError"
+    assert (tmp_path / "out" / "report.html").is_file()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["missing.pth", "--precision", "fp32"], "missing.pth"),
+        (["default", "--target", "abacus"], "abacus"),
+        (["default", "--target", "onnxruntime", "--precision", "bf16"], "bf16"),
+    ],
+)
+def test_mistakes_are_named_before_any_work(tmp_path: Path, words: list[str], message: str) -> None:
+    data = write_coco(tmp_path / "data", 1)
+    done = CliRunner().invoke(app, ["compile", *words, "--data", str(data), "-o", str(tmp_path / "out")])
+    assert isinstance(done.exception, InputError)
+    assert message in str(done.exception)
+    assert not (tmp_path / "out" / "heads.onnx").exists()
+
+
+def test_missing_photos_are_named_before_the_export(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    data = write_coco(tmp_path / "data", 2)
+    next((data / "images" / "val2017").iterdir()).unlink()
+    with pytest.raises(InputError, match="1 of 2 photos are missing"):
+        _compile(tiny_checkpoint, tmp_path / "out", data)
+    assert not (tmp_path / "out" / "heads.onnx").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["export", "build"])
+def test_a_killed_run_resumes_behind_its_last_stage(tiny_checkpoint: Path, tmp_path: Path, stage: str) -> None:
+    data, folder = write_coco(tmp_path / "data", 2), tmp_path / "out"
+    code = (
+        "import sys; from hhrnet_deploy.cli.app import main; sys.argv = ['hhrnet', 'compile', "
+        f"{str(tiny_checkpoint)!r}, '--precision', 'fp32', '--target', 'onnxruntime', '--data', {str(data)!r}, "
+        f"'--no-flip', '--pairs', '0', '-o', {str(folder)!r}]; main()"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    while not (folder / ".cache" / f"{stage}.json").exists() and process.poll() is None:
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    done = _done(_compile(tiny_checkpoint, folder, data))
+    assert done == STAGES[STAGES.index(stage) + 1 :]
+
+
+def test_stages_depend_on_their_name_and_inputs_not_on_their_order() -> None:
+    key = stage_key("build", {"a": 1, "b": [2]})
+    assert key == stage_key("build", {"b": [2], "a": 1})
+    assert key != stage_key("export", {"a": 1, "b": [2]})
+    assert key != stage_key("build", {"a": 1, "b": [3]})
+
+
+def test_a_damaged_record_means_doing_the_stage_again(tmp_path: Path) -> None:
+    calls: list[int] = []
+    with StageCache(tmp_path) as stages:
+        stages.run("one", {}, lambda: calls.append(1))
+        record = tmp_path / ".cache" / "one.json"
+        record.write_text(record.read_text()[:-20])
+        stages.run("one", {}, lambda: calls.append(1))
+        stages.run("one", {}, lambda: calls.append(1))
+    assert len(calls) == 2
+
+
+def test_a_stage_that_fails_leaves_no_record(tmp_path: Path) -> None:
+    with StageCache(tmp_path) as stages:
+        with pytest.raises(ZeroDivisionError):
+            stages.run("one", {}, lambda: 1 // 0)
+        assert stages.find("one", {}) is None
+
+
+def test_two_runs_in_one_folder_do_not_mix(tmp_path: Path) -> None:
+    with StageCache(tmp_path), pytest.raises(InputError, match="Another hhrnet compile"), StageCache(tmp_path):
+        pass
+    with StageCache(tmp_path):
+        pass
