@@ -1,0 +1,303 @@
+"""From plan and ranges to a typed ONNX graph with Q/DQ pairs; one family per kind of target.
+
+Equal inputs give equal bytes: names come from the graph, nothing depends on time or hashing order.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import helper, numpy_helper
+
+from hhrnet_deploy.errors import InputError
+from hhrnet_deploy.quantize.histogram import DEFAULT_METHOD, Method
+from hhrnet_deploy.quantize.plan import Placement, Role, Split
+from hhrnet_deploy.quantize.statistics import Statistics
+from hhrnet_deploy.quantize.topology import CONVOLUTIONS, Topology, attribute, ordered
+
+INT8_LEVELS, UINT8_LEVELS = 127, 255
+# float16 scales of Q/DQ came with ONNX 19; TensorRT 10 reads it.
+_HALF_OPSET = 19
+_SMALLEST_HALF_SCALE = np.float32(2.0**-24)
+
+
+@dataclass(frozen=True)
+class Family:
+    """What a kind of target wants of the plan.
+
+    Attributes:
+        name: for reports.
+        unsigned: tensors that cannot be negative take uint8 with zero point 0, twice as fine as int8.
+        half: float parts are float16 and scales are representable in it.
+        roles: the roles that are quantised.
+        fold_relu: leave out a ReLU whose only readers clip at 0 anyway.
+        matmul_heads: write the heads of a fixed-size graph as matrix products.
+    """
+
+    name: str
+    unsigned: bool
+    half: bool
+    roles: frozenset[Role]
+    fold_relu: bool = False
+    matmul_heads: bool = False
+
+
+# TensorRT folds a convolution, the other side of the sum and the ReLU into one int8 kernel when the convolution's own
+# side of the sum carries no Q/DQ ("Working with quantized types", placement of Q/DQ for residual connections).
+TENSORRT = Family("tensorrt", False, True, frozenset({Role.CONVOLUTION, Role.SKIP, Role.RESIZE}))
+# OpenVINO and ONNX Runtime compute a sum in 8 bits only when its inputs are; partial sums stay inside one kernel.
+_ALL_BUT_SUMS = frozenset(Role) - {Role.SUM}
+OPENVINO = Family("openvino", True, False, _ALL_BUT_SUMS, fold_relu=True, matmul_heads=True)
+ONNXRUNTIME = Family("onnxruntime", True, False, _ALL_BUT_SUMS, fold_relu=True)
+FAMILIES = {"openvino": OPENVINO, "onnxruntime": ONNXRUNTIME, "tensorrt": TENSORRT, "tensorrt-rtx": TENSORRT}
+
+
+def emit(
+    topology: Topology,
+    placement: Placement,
+    statistics: Statistics,
+    family: Family,
+    *,
+    method: Method = DEFAULT_METHOD,
+    biases: dict[str, npt.NDArray[np.float32]] | None = None,
+) -> onnx.ModelProto:
+    """The quantised graph, float32 in its float parts (`half.to_half` types them for TensorRT).
+
+    Args:
+        topology: of the float32 graph.
+        placement: where to quantise.
+        statistics: of the same network.
+        family: for whom.
+        method: how thresholds are chosen.
+        biases: by node, corrected biases that replace the graph's.
+
+    Raises:
+        InputError: the statistics lack a tensor that the plan quantises.
+    """
+    writer = _Writer(topology, placement, statistics, family, method, biases or {})
+    return writer.written()
+
+
+class _Writer:
+    def __init__(
+        self,
+        topology: Topology,
+        placement: Placement,
+        statistics: Statistics,
+        family: Family,
+        method: Method,
+        biases: dict[str, npt.NDArray[np.float32]],
+    ) -> None:
+        self.topology, self.placement, self.statistics = topology, placement, statistics
+        self.family, self.method, self.biases = family, method, biases
+        self.constants: dict[str, npt.NDArray[Any]] = {}
+        self.nodes: list[onnx.NodeProto] = []
+        self.paired: dict[str, str] = {}
+        self.reads = {(read.node, read.index): read.tensor for read in placement.reads if read.role in family.roles}
+
+    def written(self) -> onnx.ModelProto:
+        quantized = set(self.placement.quantized)
+        for node in self.topology.nodes.values():
+            copy = onnx.NodeProto()
+            copy.CopyFrom(node)
+            for index, _ in enumerate(node.input):
+                tensor = self.reads.get((node.name, index))
+                if tensor is not None:
+                    copy.input[index] = self._dequantized(tensor)
+            if node.name in self.biases:
+                copy.input[2] = self._constant(f"{node.name}/bias_corrected", self.biases[node.name])
+            if self.placement.split is not None and node.name == self.placement.split.node:
+                self._append_split(copy, self.placement.split)
+            elif node.name in quantized:
+                copy.input[1] = self._weight(node.name, self.topology.constant(node.input[1]), _channel_axis(node))
+                self.nodes.append(copy)
+            elif self.family.matmul_heads and node.name in self.topology.heads:
+                self._append_head(copy)
+            else:
+                self.nodes.append(copy)
+        return self._model()
+
+    def _dequantized(self, tensor: str) -> str:
+        """The name of the quantised and dequantised ``tensor``; the pair is made at the first call."""
+        if tensor not in self.paired:
+            unsigned = self.family.unsigned and self.topology.is_rectified(tensor)
+            scale = self._scale(tensor, UINT8_LEVELS if unsigned else INT8_LEVELS)
+            scale_name = self._constant(f"{tensor}/scale", scale)
+            zero = self._constant(f"{tensor}/zero_point", np.array(0, np.uint8 if unsigned else np.int8))
+            source = self._before_relu(tensor) if unsigned and self.family.fold_relu else tensor
+            self.nodes += [
+                helper.make_node(
+                    "QuantizeLinear",
+                    [source, scale_name, zero],
+                    [f"{tensor}/quantized"],
+                    name=f"{tensor}/QuantizeLinear",
+                ),
+                helper.make_node(
+                    "DequantizeLinear",
+                    [f"{tensor}/quantized", scale_name, zero],
+                    [f"{tensor}/dequantized"],
+                    name=f"{tensor}/DequantizeLinear",
+                ),
+            ]
+            self.paired[tensor] = f"{tensor}/dequantized"
+        return self.paired[tensor]
+
+    def _before_relu(self, tensor: str) -> str:
+        """uint8 with zero point 0 clips at 0 as the ReLU does, so quantising its input gives the same numbers."""
+        node = self.topology.made_by(tensor)
+        return str(node.input[0]) if node is not None and node.op_type == "Relu" else tensor
+
+    def _scale(self, tensor: str, levels: int) -> npt.NDArray[np.float32]:
+        source = self.topology.made_by(tensor)
+        while source is not None and source.op_type == "Resize":
+            tensor = source.input[0]
+            source = self.topology.made_by(tensor)
+        figures = self.statistics.tensors.get(self.topology.key(tensor))
+        if figures is None:
+            raise InputError(
+                f"The calibration does not cover the tensor {tensor}.",
+                hint="Measure again: hhrnet calibrate MODEL --calibration SET",
+            )
+        return self._representable(np.float32(max(figures.threshold(self.method, levels) / levels, 1e-8)))
+
+    def _representable(self, scale: npt.NDArray[np.float32] | np.float32) -> npt.NDArray[np.float32]:
+        """The scale, or the next larger one that float16 holds exactly, so that typing changes no number."""
+        exact = np.asarray(scale, np.float32)
+        if not self.family.half:
+            return exact
+        near = exact.astype(np.float16)
+        above = np.where(near.astype(np.float32) < exact, np.nextafter(near, np.float16(np.inf)), near)
+        return np.maximum(above.astype(np.float32), _SMALLEST_HALF_SCALE)
+
+    def _weight(self, name: str, weight: npt.NDArray[np.float32], axis: int) -> str:
+        """A DequantizeLinear of the int8 weights, one scale per output channel."""
+        others = tuple(number for number in range(weight.ndim) if number != axis)
+        largest = np.abs(weight).max(axis=others).astype(np.float32)
+        scale = self._representable(np.maximum(largest / np.float32(INT8_LEVELS), np.float32(1e-12)))
+        shape = [-1 if number == axis else 1 for number in range(weight.ndim)]
+        values = np.clip(np.rint(weight / scale.reshape(shape)), -INT8_LEVELS, INT8_LEVELS).astype(np.int8)
+        inputs = [
+            self._constant(f"{name}/weight_quantized", values),
+            self._constant(f"{name}/weight_scale", scale),
+            self._constant(f"{name}/weight_zero_point", np.zeros(scale.shape, np.int8)),
+        ]
+        output = f"{name}/weight_dequantized"
+        self.nodes.append(
+            helper.make_node("DequantizeLinear", inputs, [output], name=f"{name}/weight_DequantizeLinear", axis=axis)
+        )
+        return output
+
+    def _append_split(self, node: onnx.NodeProto, split: Split) -> None:
+        weight = self.topology.constant(node.input[1])
+        features, coarse, whole = onnx.NodeProto(), onnx.NodeProto(), str(node.output[0])
+        features.CopyFrom(node)
+        coarse.CopyFrom(node)
+        features.name, coarse.name = f"{node.name}/features", f"{node.name}/coarse"
+        features.output[0], coarse.output[0] = f"{node.name}/features_output", f"{node.name}/coarse_output"
+        features.input[1] = self._weight(features.name, weight[: split.channels], _channel_axis(node))
+        del coarse.input[2:]
+        duplicate = f"{split.coarse}/channels_last"
+        coarse.input[0] = duplicate if any(duplicate in made.output for made in self.nodes) else split.coarse
+        coarse.input[1] = self._constant(f"{coarse.name}/weight", weight[split.channels :])
+        total = helper.make_node("Add", [features.output[0], coarse.output[0]], [whole], name=f"{node.name}/sum")
+        self.nodes += [features, coarse, total]
+
+    def _append_head(self, node: onnx.NodeProto) -> None:
+        """A 1x1 convolution whose result leaves the graph, as a matrix product, where the graph has one size.
+
+        OpenVINO computes convolutions channels last; a product of the transposed rows writes (K, H*W) at once, where the
+        convolution needs a slow reordering of its channels afterwards. The deconvolution, which wants channels last, gets
+        a convolution of its own: reading coarse once more costs less than the reordering.
+        """
+        weight, output = self.topology.constant(node.input[1]), str(node.output[0])
+        shape = _head_shape(self.topology, node)
+        if shape is None or weight.shape[2:] != (1, 1):
+            self.nodes.append(node)
+            return
+        self.nodes += self._product(node, weight, [0, weight.shape[0], *shape])
+        if self.placement.split is not None and output == self.placement.split.coarse:
+            node.output[0] = f"{output}/channels_last"
+            self.nodes.append(node)
+
+    def _product(self, node: onnx.NodeProto, weight: npt.NDArray[Any], shape: list[int]) -> list[onnx.NodeProto]:
+        name, outputs = f"{node.name}/product", weight.shape[0]
+        flat = self._constant(f"{name}/flat", np.array([0, -1, weight.shape[1]], np.int64))
+        back = self._constant(f"{name}/shape", np.array(shape, np.int64))
+        matrix = self._constant(f"{name}/matrix", weight.reshape(outputs, -1))
+        bias = self._constant(f"{name}/column", self.topology.constant(node.input[2]).reshape(outputs, 1))
+        steps: list[tuple[str, list[str], dict[str, Any]]] = [
+            ("Transpose", [node.input[0]], {"perm": [0, 2, 3, 1]}),
+            ("Reshape", [f"{name}/0", flat], {}),
+            ("Transpose", [f"{name}/1"], {"perm": [0, 2, 1]}),
+            ("MatMul", [matrix, f"{name}/2"], {}),
+            ("Add", [f"{name}/3", bias], {}),
+            ("Reshape", [f"{name}/4", back], {}),
+        ]
+        outs = [f"{name}/{number}" for number in range(len(steps) - 1)] + [str(node.output[0])]
+        return [
+            helper.make_node(kind, inputs, [out], name=f"{name}/{number}_{kind}", **attributes)
+            for number, ((kind, inputs, attributes), out) in enumerate(zip(steps, outs, strict=True))
+        ]
+
+    def _constant(self, name: str, value: npt.NDArray[Any]) -> str:
+        self.constants[name] = value
+        return name
+
+    def _model(self) -> onnx.ModelProto:
+        model = onnx.ModelProto()
+        model.CopyFrom(self.topology.model)
+        graph = model.graph
+        del graph.value_info[:]
+        graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in self.constants.items())
+        kept = _read_nodes(self.nodes, {output.name for output in graph.output})
+        del graph.node[:]
+        graph.node.extend(ordered(model, kept))
+        drop_unread_constants(model)
+        return model
+
+
+def drop_unread_constants(model: onnx.ModelProto) -> None:
+    """Remove initializers that no node reads, and sort the others by name."""
+    read = {name for node in model.graph.node for name in node.input}
+    kept = sorted((t for t in model.graph.initializer if t.name in read), key=lambda tensor: tensor.name)
+    copies = [onnx.TensorProto.FromString(tensor.SerializeToString()) for tensor in kept]
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(copies)
+
+
+def set_opset(model: onnx.ModelProto, version: int = _HALF_OPSET) -> None:
+    """Raise the ONNX operator version; the operators of this graph mean the same from 13 on."""
+    for entry in model.opset_import:
+        if entry.domain in ("", "ai.onnx"):
+            entry.version = max(entry.version, version)
+
+
+def _channel_axis(node: onnx.NodeProto) -> int:
+    """The output channels' axis in the weights; grouped transposed convolutions do not occur in this network."""
+    if node.op_type == "ConvTranspose" and attribute(node, "group", 1) != 1:
+        raise InputError(f"{node.name} is a grouped transposed convolution; it cannot be quantised per channel.")
+    return CONVOLUTIONS.index(node.op_type)
+
+
+def _head_shape(topology: Topology, node: onnx.NodeProto) -> tuple[int, int] | None:
+    """(height, width) of a head's output when the graph has one size."""
+    output = topology.model.graph.output[topology.heads.index(node.name)]
+    sides = [int(dim.dim_value) for dim in output.type.tensor_type.shape.dim[2:4]]
+    return (sides[0], sides[1]) if len(sides) == 2 and all(sides) else None
+
+
+def _read_nodes(nodes: list[onnx.NodeProto], wanted: set[str]) -> list[onnx.NodeProto]:
+    """``nodes`` without those that nobody reads any more."""
+    made = {name: node for node in nodes for name in node.output}
+    alive: set[str] = set()
+    waiting = [name for name in wanted if name in made]
+    while waiting:
+        node = made[waiting.pop()]
+        if node.name not in alive:
+            alive.add(node.name)
+            waiting.extend(name for name in node.input if name in made)
+    return [node for node in nodes if node.name in alive]

@@ -1,0 +1,141 @@
+"""What calibration measured: magnitudes and a histogram per tensor, with the hashes of what they belong to."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+from zipfile import BadZipFile
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from hhrnet_deploy import resources
+from hhrnet_deploy.data.synth_cache import cache_folder
+from hhrnet_deploy.errors import InputError
+from hhrnet_deploy.files import replacing
+from hhrnet_deploy.quantize.histogram import BINS, Histogram, Method, threshold
+
+_AGAIN = "Measure again: hhrnet calibrate MODEL --calibration SET"
+
+
+class Header(BaseModel):
+    """What a statistics file belongs to.
+
+    Attributes:
+        schema_version: of the file.
+        network: digest of the network (`Topology.digest`).
+        calibration: digest of the calibration set.
+        set_name: its name.
+        short_side: S of the warp, pixels.
+        images: how many images the set has.
+        done: how many of them are in the figures; a killed run goes on from there.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    schema_version: Literal[1] = 1
+    network: str
+    calibration: str
+    set_name: str
+    short_side: int = Field(ge=32)
+    images: int = Field(ge=1)
+    done: int = Field(0, ge=0)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every image is in."""
+        return self.done == self.images
+
+
+@dataclass
+class TensorStatistics:
+    """One tensor over all images seen: exact extremes, and a histogram of |x| on a grid of its pixels."""
+
+    low: float = 0.0
+    high: float = 0.0
+    histogram: Histogram = field(default_factory=Histogram)
+
+    @property
+    def largest(self) -> float:
+        """The largest magnitude."""
+        return max(-self.low, self.high)
+
+    def threshold(self, method: Method, levels: int) -> float:
+        """Where to clip; see `histogram.threshold`."""
+        return threshold(self.histogram, self.largest, method, levels)
+
+
+@dataclass
+class Statistics:
+    """The figures of every observed tensor, by key (`Topology.key`)."""
+
+    header: Header
+    tensors: dict[str, TensorStatistics]
+
+    def save(self, path: Path) -> None:
+        """Write atomically; equal figures make equal bytes."""
+        names = sorted(self.tensors)
+        found = [self.tensors[name] for name in names]
+        with replacing(path) as temporary:
+            np.savez(
+                temporary,
+                header=np.array(self.header.model_dump_json()),
+                names=np.array(json.dumps(names)),
+                low=np.array([item.low for item in found], np.float64),
+                high=np.array([item.high for item in found], np.float64),
+                top=np.array([item.histogram.top for item in found], np.float64),
+                counts=np.array([item.histogram.counts for item in found], np.int64).reshape(len(names), BINS),
+            )
+
+    @classmethod
+    def load(cls, path: Path) -> Statistics:
+        """Read what `save` wrote.
+
+        Raises:
+            InputError: missing, truncated or written by another version.
+        """
+        if not path.is_file():
+            raise InputError(f"There is no calibration file {path}.", hint=_AGAIN)
+        try:
+            with np.load(path, allow_pickle=False) as archive:
+                return cls._from_arrays({name: archive[name] for name in archive.files})
+        except (OSError, ValueError, KeyError, BadZipFile, ValidationError) as error:
+            raise InputError(f"{path} is no calibration file of this version: {error}.", hint=_AGAIN) from error
+
+    @classmethod
+    def _from_arrays(cls, arrays: dict[str, Any]) -> Statistics:
+        header = Header.model_validate_json(str(arrays["header"]))
+        names = json.loads(str(arrays["names"]))
+        tensors = {
+            name: TensorStatistics(float(low), float(high), Histogram(counts, float(top)))
+            for name, low, high, top, counts in zip(
+                names, arrays["low"], arrays["high"], arrays["top"], arrays["counts"], strict=True
+            )
+        }
+        return cls(header, tensors)
+
+    def check(self, wanted: Header, path: Path) -> None:
+        """Refuse figures that belong to something else.
+
+        Raises:
+            InputError: another network, another set, another size, or a run that was not finished.
+        """
+        own = self.header
+        pairs = (
+            ("of another network (weights or layers differ)", own.network, wanted.network),
+            (f"of another calibration set ({own.set_name}, {own.images} images)", own.calibration, wanted.calibration),
+            (f"for a short side of {own.short_side} instead of {wanted.short_side}", own.short_side, wanted.short_side),
+        )
+        for reason, mine, theirs in pairs:
+            if mine != theirs:
+                raise InputError(f"The calibration file {path} is stale: it is {reason}.", hint=_AGAIN)
+
+
+def cached_path(header: Header) -> Path:
+    """Where the figures of this network and set are kept: ``calibration/cache`` in a checkout, else the user's cache."""
+    shipped = resources.folder_of(resources.CALIBRATION)
+    checkout = shipped.parent / "pyproject.toml"
+    folder = shipped / "cache" if checkout.is_file() else cache_folder() / "calibration"
+    return folder / f"{header.set_name}-{header.network[:12]}-{header.calibration[:12]}-{header.short_side}.npz"
