@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -54,10 +56,16 @@ class PartialResults:
         self._synced = 0.0
 
     def __enter__(self) -> Self:
-        if self._resume and self.path.is_file():
-            self._continue()
-        else:
-            self._begin()
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with ExitStack() as on_error:
+            stream = on_error.enter_context(self.path.open("a", encoding="utf-8"))
+            _lock(stream, self.path)
+            kept = self._length_to_keep() if self._resume else 0
+            os.truncate(self.path, kept)
+            on_error.pop_all()
+        self._stream = stream
+        if not kept:
+            self._write({"hhrnet_partial_results": _FORMAT, "run": self._identity})
         return self
 
     def __exit__(
@@ -72,12 +80,8 @@ class PartialResults:
 
     def append(self, record: ImageRecord) -> None:
         """Add one image; on disk within a second."""
-        assert self._stream is not None, "PartialResults has to be entered first"
-        self._stream.write(json.dumps(_to_json(record), allow_nan=False) + "\n")
-        self._stream.flush()
+        self._write(_to_json(record))
         self._images += 1
-        if time.monotonic() - self._synced > _SYNC_SECONDS:
-            self._sync(self._stream)
 
     def records(self) -> Iterator[ImageRecord]:
         """The images so far, read back one by one."""
@@ -90,32 +94,31 @@ class PartialResults:
         """Delete the file: the run is complete."""
         self.path.unlink(missing_ok=True)
 
+    def _write(self, line: Mapping[str, Any]) -> None:
+        assert self._stream is not None, "PartialResults has to be entered first"
+        self._stream.write(json.dumps(line, allow_nan=False) + "\n")
+        self._stream.flush()
+        if time.monotonic() - self._synced > _SYNC_SECONDS:
+            self._sync(self._stream)
+
     def _sync(self, stream: TextIO) -> None:
         os.fsync(stream.fileno())
         self._synced = time.monotonic()
 
-    def _begin(self) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._stream = self.path.open("w", encoding="utf-8")
-        self._stream.write(json.dumps({"hhrnet_partial_results": _FORMAT, "run": self._identity}) + "\n")
-        self._stream.flush()
-
-    def _continue(self) -> None:
-        """Check the header, drop a last line that was cut off, and go on behind it."""
+    def _length_to_keep(self) -> int:
+        """Bytes up to the last whole line, once the header is checked; 0 when not even the header is whole."""
         with self.path.open("rb") as stream:
             header = stream.readline()
+            if not header.endswith(b"\n"):
+                return 0
+            self._require_same_run(_object(header))
             end = len(header)
             for line in stream:
                 if not line.endswith(b"\n") or not _object(line):
                     break
                 end += len(line)
                 self._images += 1
-        if not header.endswith(b"\n"):
-            self._begin()
-            return
-        self._require_same_run(_object(header))
-        os.truncate(self.path, end)
-        self._stream = self.path.open("a", encoding="utf-8")
+        return end
 
     def _require_same_run(self, header: Mapping[str, Any]) -> None:
         found = header.get("run")
@@ -131,6 +134,23 @@ class PartialResults:
 
 
 _AFRESH = "Repeat the earlier command with --resume, or leave --resume out to begin afresh, which replaces the file."
+
+
+def _lock(stream: TextIO, path: Path) -> None:
+    """Refuse a file that another evaluation is writing, where the system has locks."""
+    if sys.platform == "win32":
+        return
+    import fcntl
+
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise InputError(
+            f"Another evaluation is writing its partial results to {path}.",
+            hint="Wait for it, or give this one another file with --output.",
+        ) from error
+    except OSError:
+        return  # network drives without locks
 
 
 def _object(line: bytes) -> dict[str, Any]:

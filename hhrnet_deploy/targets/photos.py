@@ -92,14 +92,14 @@ def check_fits(runner: Runner, config: InferenceConfig, photo_size: Size) -> Non
     if len(config.scales) > 1:
         raise InputError(
             f"{runner.info.name} takes images of {fixed[0]}x{fixed[1]} only and cannot run several scales.",
-            hint="Leave --scales out, or build an engine with --dynamic.",
+            hint="Leave --scales out, or build an engine without --size, which takes any size.",
         )
     for _, warp in plan_photo(config, photo_size).warps:
         if warp.size != fixed:
             raise InputError(
                 f"A photo of {photo_size[0]}x{photo_size[1]} becomes a network input of {warp.size[0]}x{warp.size[1]}, "
                 f"but {runner.info.name} takes {fixed[0]}x{fixed[1]} only (width x height).",
-                hint="Photos of mixed sizes need an engine built with --dynamic.",
+                hint="Photos of mixed sizes need an engine built without --size, which takes any size.",
             )
 
 

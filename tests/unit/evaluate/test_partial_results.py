@@ -100,3 +100,14 @@ def test_nan_is_kept_out_of_the_file(tmp_path: Path) -> None:
         (back,) = partial.records()
     json.loads(path.read_text().splitlines()[1], parse_constant=pytest.fail)
     assert np.isnan(back.subject.keypoints).all()
+
+
+def test_two_runs_do_not_write_one_file(tmp_path: Path) -> None:
+    path = tmp_path / "partial.jsonl"
+    with PartialResults(path, RUN, resume=False) as first:
+        first.append(_record(0))
+        for resume in (False, True):
+            with pytest.raises(InputError, match="Another evaluation"), PartialResults(path, RUN, resume=resume):
+                pass
+        first.append(_record(1))
+        assert [record.image_id for record in first.records()] == [0, 1]
