@@ -56,51 +56,44 @@ inline int has_unusable(const float* row, int count) {
     return largest > int32_t(bits_of(kLargestValue));
 }
 
-// One side of the merge while it goes down the rows: keeps the two resized coarse rows that the next row needs.
+// One side of the merge while it goes down the rows.
 class SideRows {
   public:
-    SideRows(const Head& coarse, const Head& fine, int channel, const ScaleHeads& in, float* row0, float* row1,
+    SideRows(const ScaleHeads& in, const Head& coarse, const Head& fine, int channel, float* row0, float* row1,
              float* line)
-        : coarse_(coarse), fine_(fine), channel_(channel), in_(in), columns_(in.coarse_width, in.fine_width),
-          rows_(in.coarse_height, in.fine_height), raised_{row0, row1}, line_(line) {}
+        : in_(in), fine_(fine), channel_(channel), line_(line), rows_(in.coarse_height, in.fine_height),
+          raised_(row0, row1, RaiseRow{in, coarse, channel, line}) {}
 
     int merge(int y, float* __restrict__ out) {
         const Source s = rows_.at(y);
-        const float* __restrict__ upper = raised(s.index0);
-        const float* __restrict__ lower = s.index1 == s.index0 ? upper : raised(s.index1);
+        const float* __restrict__ upper = raised_.at(s.index0);
+        const float* __restrict__ lower = raised_.at(s.index1);
         const float* __restrict__ fine = load_row(fine_, channel_, y, in_.fine_width, line_);
-        const float weight0 = s.weight0, weight1 = s.weight1;
-        if (rows_.same()) {
-            for (int x = 0; x < in_.fine_width; ++x) out[x] = (upper[x] + fine[x]) * 0.5f;
-        } else {
-            for (int x = 0; x < in_.fine_width; ++x)
-                out[x] = ((weight0 * upper[x] + weight1 * lower[x]) + fine[x]) * 0.5f;
-        }
+        const float w0 = s.weight0, w1 = s.weight1;
+        for (int x = 0; x < in_.fine_width; ++x) out[x] = ((w0 * upper[x] + w1 * lower[x]) + fine[x]) * 0.5f;
         return has_unusable(fine, in_.fine_width);
     }
 
   private:
-    const float* raised(int row) {
-        for (int slot = 0; slot < 2; ++slot)
-            if (held_[slot] == row) return raised_[slot];
-        const int slot = held_[0] <= held_[1] ? 0 : 1;  // rows only go down: the smaller one is done with
-        held_[slot] = row;
-        const float* from = load_row(coarse_, channel_, row, in_.coarse_width, line_);
-        if (columns_.same()) {
-            for (int x = 0; x < in_.fine_width; ++x) raised_[slot][x] = from[x];
-        } else {
-            project_row(columns_, from, 0, in_.fine_width, raised_[slot]);
-        }
-        return raised_[slot];
-    }
+    // A coarse row of heat, resized to fine's width.
+    struct RaiseRow {
+        const ScaleHeads& in;
+        const Head& coarse;
+        int channel;
+        float* line;
 
-    const Head &coarse_, &fine_;
-    int channel_;
+        void operator()(int row, float* out) const {
+            const float* from = load_row(coarse, channel, row, in.coarse_width, line);
+            project_row(Axis(in.coarse_width, in.fine_width), {from, 0}, 0, in.fine_width, out);
+        }
+    };
+
     const ScaleHeads& in_;
-    Axis columns_, rows_;
-    float* raised_[2];
-    int held_[2] = {-1, -1};
+    const Head& fine_;
+    int channel_;
     float* line_;
+    Axis rows_;
+    RollingRows<RaiseRow> raised_;
 };
 
 inline void reduce_cells(const float* rows, int width, float* cells) {
@@ -131,8 +124,8 @@ inline int aggregate_rows(const ScaleHeads& in, int joint, int flipped_joint, co
     const int width = in.fine_width, cells_wide = ceil_div(width, kCell);
     int bad = copy_rows(in.coarse, joint, in.coarse_width, in.coarse_height, nullptr, rows.line);
     bad |= copy_rows(in.coarse, in.joints + joint, in.coarse_width, in.coarse_height, out.tags, rows.line);
-    SideRows straight(in.coarse, in.fine, joint, in, rows.raised0, rows.raised1, rows.line);
-    SideRows mirrored(in.coarse_flipped, in.fine_flipped, flipped_joint, in, rows.mirrored0, rows.mirrored1, rows.line);
+    SideRows straight(in, in.coarse, in.fine, joint, rows.raised0, rows.raised1, rows.line);
+    SideRows mirrored(in, in.coarse_flipped, in.fine_flipped, flipped_joint, rows.mirrored0, rows.mirrored1, rows.line);
     if (in.has_flip()) {
         float* tags = out.tags == nullptr ? nullptr : out.tags + size_t(in.coarse_width) * in.coarse_height;
         bad |= copy_rows(in.coarse_flipped, flipped_joint, in.coarse_width, in.coarse_height, nullptr, rows.line);

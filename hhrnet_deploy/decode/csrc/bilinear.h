@@ -34,44 +34,69 @@ struct Axis {
 
 HHRNET_HD float blend(float weight0, float a, float weight1, float b) { return weight0 * a + weight1 * b; }
 
+// Part of a row: `values[0]` is the row's value at `origin`.
+struct RowPart {
+    const float* values;
+    int origin;
+
+    HHRNET_HD float operator[](int x) const { return values[x - origin]; }
+};
+
 // Values x0 .. x0+count-1 of a row of `axis.source` values resized to `axis.target`.
-inline void resize_row(const Axis& axis, const float* row, int x0, int count, float* out) {
+inline void resize_row(const Axis& axis, const RowPart& row, int x0, int count, float* out) {
     for (int i = 0; i < count; ++i) {
-        Source s = axis.at(x0 + i);
+        const Source s = axis.at(x0 + i);
         out[i] = blend(s.weight0, row[s.index0], s.weight1, row[s.index1]);
     }
 }
 
 // The same for exact doubling, where the weights alternate and no index has to be looked up.
-inline void double_row(const float* __restrict__ row, int source, int x0, int count, float* __restrict__ out) {
+inline void double_row(const Axis& axis, const RowPart& row, int x0, int count, float* __restrict__ out) {
     int x = x0;
     const int end = x0 + count;
-    auto edge = [&](int at) {
-        Source s = Axis(source, 2 * source).at(at);
-        return blend(s.weight0, row[s.index0], s.weight1, row[s.index1]);
-    };
-    while (x < end && (x == 0 || x % 2 == 0)) {
-        out[x - x0] = edge(x);
-        ++x;
-    }
+    for (; x < end && x % 2 == 0; ++x) resize_row(axis, row, x, 1, out + (x - x0));
     const int first = x / 2;
-    const int pairs = greatest(0, least((end - x) / 2, source - 1 - first));
-    const float* __restrict__ from = row + first;
+    const int pairs = greatest(0, least((end - x) / 2, axis.source - 1 - first));
+    const float* __restrict__ from = row.values + (first - row.origin);
     float* __restrict__ to = out + (x - x0);
     for (int i = 0; i < pairs; ++i) {
-        float a = from[i], b = from[i + 1];
+        const float a = from[i], b = from[i + 1];
         to[2 * i] = 0.75f * a + 0.25f * b;
         to[2 * i + 1] = 0.25f * a + 0.75f * b;
     }
-    for (x += 2 * pairs; x < end; ++x) out[x - x0] = edge(x);
+    x += 2 * pairs;
+    if (x < end) resize_row(axis, row, x, end - x, out + (x - x0));
 }
 
-inline void project_row(const Axis& axis, const float* row, int x0, int count, float* out) {
-    if (axis.doubles()) {
-        double_row(row, axis.source, x0, count, out);
+inline void project_row(const Axis& axis, const RowPart& row, int x0, int count, float* out) {
+    if (axis.same()) {
+        for (int i = 0; i < count; ++i) out[i] = row[x0 + i];
+    } else if (axis.doubles()) {
+        double_row(axis, row, x0, count, out);
     } else {
         resize_row(axis, row, x0, count, out);
     }
 }
+
+// Two rows, resized along x, that a walk down the rows of a map keeps: each new row takes the place of the upper one.
+template <class Fill>
+class RollingRows {
+  public:
+    RollingRows(float* row0, float* row1, const Fill& fill) : rows_{row0, row1}, fill_(fill) {}
+
+    const float* at(int row) {
+        for (int slot = 0; slot < 2; ++slot)
+            if (held_[slot] == row) return rows_[slot];
+        const int slot = held_[0] <= held_[1] ? 0 : 1;
+        held_[slot] = row;
+        fill_(row, rows_[slot]);
+        return rows_[slot];
+    }
+
+  private:
+    float* rows_[2];
+    int held_[2] = {-1, -1};
+    Fill fill_;
+};
 
 HHRNET_END

@@ -29,7 +29,8 @@ class Carver {
 struct Workspace {
     float* heat[kMaxScales];
     float* cells[kMaxScales];
-    float* tags;
+    float* tags;  // only where the heads are float16
+    TileTables tables;
     float* bounds;  // (K, tiles)
     Candidates candidates;
     PeopleBuffers people;
@@ -51,6 +52,29 @@ inline size_t step_bytes(const ImageRequest& r, int tiles) {
     return most;
 }
 
+// float32 tags are read where they are.
+inline bool copies_tags(const ImageRequest& r) {
+    const ScaleData& s = r.scale[r.tag_scale];
+    return s.coarse.half || (s.coarse_flipped.data != nullptr && s.coarse_flipped.half);
+}
+
+inline SpanTable carve_spans(Carver& carver, int tiles_wide, int tiles_high) {
+    return {carver.take<Span>(tiles_high), carver.take<Span>(tiles_wide)};
+}
+
+inline TileTables carve_tables(Carver& carver, const ImageRequest& r, int tiles_wide, int tiles_high) {
+    TileTables tables;
+    int widest = r.scale[r.tag_scale].coarse_width;
+    for (int s = 0; s < r.scales; ++s) {
+        tables.cells[s] = carve_spans(carver, tiles_wide, tiles_high);
+        widest = greatest(widest, ceil_div(r.scale[s].fine_width, kCell));
+    }
+    for (int dim = 0; dim < r.dims; ++dim) tables.tags[dim] = carve_spans(carver, tiles_wide, tiles_high);
+    tables.low = carver.take<float>(widest);
+    tables.high = carver.take<float>(widest);
+    return tables;
+}
+
 inline Workspace carve(const ImageRequest& r, void* memory) {
     Carver carver(memory);
     Workspace w;
@@ -62,8 +86,11 @@ inline Workspace carve(const ImageRequest& r, void* memory) {
             carver.take<float>(joints * ceil_div(scale.fine_width, kCell) * ceil_div(scale.fine_height, kCell));
     }
     const ScaleData& tagged = r.scale[r.tag_scale];
-    const int tiles = ceil_div(r.width, kTile) * ceil_div(r.height, kTile);
-    w.tags = carver.take<float>(joints * r.dims * tagged.coarse_width * tagged.coarse_height);
+    const int tiles_wide = ceil_div(r.width, kTile), tiles_high = ceil_div(r.height, kTile);
+    const int tiles = tiles_wide * tiles_high;
+    w.tags = copies_tags(r) ? carver.take<float>(joints * r.dims * tagged.coarse_width * tagged.coarse_height)
+                            : nullptr;
+    w.tables = carve_tables(carver, r, tiles_wide, tiles_high);
     w.bounds = carver.take<float>(joints * tiles);
     w.candidates = {carver.take<float>(people), carver.take<int>(people), carver.take<float>(people * r.dims)};
     w.people = {carver.take<float>(people * joints * 3), carver.take<float>(people),
@@ -90,39 +117,61 @@ inline Projection projection_of(const ImageRequest& r, const Workspace& w) {
     return p;
 }
 
-inline TagMaps tag_maps_of(const ImageRequest& r, const Workspace& w) {
-    const ScaleData& s = r.scale[r.tag_scale];
-    return {w.tags, r.dims, s.coarse_width, s.coarse_height, s.fine_width, s.fine_height};
+// The tags of a head read in place: its channels K to 2K-1.
+inline TagSide raw_side(const HeadData& coarse, int joints, const int* channel) {
+    return {static_cast<const float*>(coarse.data) + joints * coarse.channel_stride, coarse.channel_stride,
+            coarse.row_stride, channel};
 }
 
-// Returns whether a head holds a value that no decoder accepts.
-inline int aggregate_scale(const ImageRequest& r, const Workspace& w, int s) {
-    const ScaleHeads heads = heads_of(r.scale[s], r.joints);
-    const AggregateRows rows = AggregateRows::at(static_cast<float*>(w.step), heads.fine_width);
-    const size_t area = size_t(heads.fine_width) * heads.fine_height;
-    const size_t cells = size_t(ceil_div(heads.fine_width, kCell)) * ceil_div(heads.fine_height, kCell);
-    const size_t tags = size_t(r.dims) * heads.coarse_width * heads.coarse_height;
+inline TagMaps tag_maps_of(const ImageRequest& r, const Workspace& w) {
+    const ScaleData& s = r.scale[r.tag_scale];
+    TagMaps maps;
+    maps.dims = r.dims;
+    maps.coarse_width = s.coarse_width;
+    maps.coarse_height = s.coarse_height;
+    maps.fine_width = s.fine_width;
+    maps.fine_height = s.fine_height;
+    for (int dim = 0; dim < r.dims; ++dim) {
+        if (w.tags != nullptr)
+            maps.side[dim] = copied_side(w.tags, dim, r.dims, s.coarse_width, s.coarse_height);
+        else
+            maps.side[dim] = dim == 0 ? raw_side(s.coarse, r.joints, nullptr)
+                                      : raw_side(s.coarse_flipped, r.joints, r.flip_index);
+    }
+    return maps;
+}
+
+// Where aggregate writes one joint of one scale.
+inline AggregateOutput output_of(const ImageRequest& r, const Workspace& w, int s, int joint) {
+    const ScaleData& scale = r.scale[s];
+    const size_t area = size_t(scale.fine_width) * scale.fine_height;
+    const size_t cells = size_t(ceil_div(scale.fine_width, kCell)) * ceil_div(scale.fine_height, kCell);
+    const size_t tags = size_t(r.dims) * scale.coarse_width * scale.coarse_height;
+    const bool copies = s == r.tag_scale && w.tags != nullptr;
+    return {w.heat[s] + joint * area, w.cells[s] + joint * cells, copies ? w.tags + joint * tags : nullptr};
+}
+
+// Merges one joint at every scale; returns whether a head holds a value that no decoder accepts.
+inline int aggregate_joint(const ImageRequest& r, const Workspace& w, int joint) {
     int bad = 0;
-    for (int joint = 0; joint < r.joints; ++joint) {
-        float* tags_out = s == r.tag_scale ? w.tags + joint * tags : nullptr;
-        const AggregateOutput out = {w.heat[s] + joint * area, w.cells[s] + joint * cells, tags_out};
-        bad |= aggregate_rows(heads, joint, r.flip_index[joint], rows, out);
+    for (int s = 0; s < r.scales; ++s) {
+        const ScaleHeads heads = heads_of(r.scale[s], r.joints);
+        const AggregateRows rows = AggregateRows::at(static_cast<float*>(w.step), heads.fine_width);
+        bad |= aggregate_rows(heads, joint, r.flip_index[joint], rows, output_of(r, w, s, joint));
     }
     return bad;
 }
 
 template <class Group>
-void find_all_peaks(const Group& group, const ImageRequest& r, const Workspace& w, const Projection& p,
-                    const TagMaps& tags) {
+void find_joint_peaks(const Group& group, const ImageRequest& r, const Workspace& w, const Projection& p,
+                      const TagMaps& tags, int joint) {
     auto* scratch = static_cast<PeakScratch*>(w.step);
     int* live = reinterpret_cast<int*>(static_cast<char*>(w.step) + padded(sizeof(PeakScratch)));
-    for (int joint = 0; joint < r.joints; ++joint) {
-        const PeakSearch search = {p, joint, r.settings.detection_threshold, r.settings.nms_kernel / 2,
-                                   r.settings.max_people};
-        find_peaks(group, search, w.bounds + size_t(joint) * p.tiles(), live, *scratch);
-        write_candidates(group, search, tags, *scratch, w.candidates);
-        group.barrier();
-    }
+    const PeakSearch search = {p, &w.tables, joint, r.settings.detection_threshold, r.settings.nms_kernel / 2,
+                               r.settings.max_people};
+    find_peaks(group, search, w.bounds + size_t(joint) * p.tiles(), live, *scratch);
+    write_candidates(group, search, tags, *scratch, w.candidates);
+    group.barrier();
 }
 
 // Groups, adjusts and scores; returns the number of people.
@@ -149,18 +198,16 @@ void refine_all(const Group& group, const ImageRequest& r, const Workspace& w, c
     const TileTags tiles =
         TileTags::at(static_cast<char*>(w.step) + padded(sizeof(RefineScratch)), p.tiles(), r.dims);
     for (int joint = 0; joint < r.joints; ++joint) {
-        const Refinement refinement = {p, tags, joint, r.joints, w.bounds + size_t(joint) * p.tiles(), tiles};
+        const Refinement refinement = {p, tags, &w.tables, joint, r.joints, w.bounds + size_t(joint) * p.tiles(),
+                                       tiles};
         refine_joint(group, refinement, people, w.people.person_tags, w.people.keypoints, *scratch);
         group.barrier();
     }
 }
 
-// The steps after aggregate, by a group; every thread of it gets the number of people.
+// The steps after peaks, by a group; every thread of it gets the number of people.
 template <class Group>
-int decode_merged(const Group& group, const ImageRequest& r, const Workspace& w) {
-    const Projection p = projection_of(r, w);
-    const TagMaps tags = tag_maps_of(r, w);
-    find_all_peaks(group, r, w, p, tags);
+int people_of(const Group& group, const ImageRequest& r, const Workspace& w, const Projection& p, const TagMaps& tags) {
     const int people = group_image(group, r, w, p);
     if (r.settings.refine && people > 0) refine_all(group, r, w, p, tags, people);
     return people;
@@ -168,9 +215,15 @@ int decode_merged(const Group& group, const ImageRequest& r, const Workspace& w)
 
 inline ImageResult decode_image(const ImageRequest& r, void* memory) {
     const Workspace w = carve(r, memory);
+    const Projection p = projection_of(r, w);
+    const TagMaps tags = tag_maps_of(r, w);
+    fill_tables(p, tags, w.tables);
     int bad = 0;
-    for (int s = 0; s < r.scales; ++s) bad |= aggregate_scale(r, w, s);
-    const int people = bad ? 0 : decode_merged(SingleThread{}, r, w);
+    for (int joint = 0; joint < r.joints && !bad; ++joint) {  // joint by joint, while its heat is in the cache
+        bad = aggregate_joint(r, w, joint);
+        if (!bad) find_joint_peaks(SingleThread{}, r, w, p, tags, joint);
+    }
+    const int people = bad ? 0 : people_of(SingleThread{}, r, w, p, tags);
     return {w.people.keypoints, w.people.scores, w.people.joint_tags, people, bad};
 }
 

@@ -43,17 +43,26 @@ struct HeatMap {
     HHRNET_HD const float* joint_cells(int k) const { return cells + size_t(k) * cells_wide() * cells_high(); }
 };
 
-// The tags of one image: (K, L, coarse_height, coarse_width). Side 1 is the mirrored image's, still mirrored, its
-// channels already exchanged by the flip pairs.
+// The coarse tags of one image, one side per dimension: side 1 is the mirrored image's, still mirrored.
+struct TagSide {
+    const float* data;
+    long channel_stride, row_stride;
+    const int* channel;  // the channel of each joint; nullptr: its number
+
+    HHRNET_HD const float* joint(int k) const { return data + (channel == nullptr ? k : channel[k]) * channel_stride; }
+};
+
 struct TagMaps {
-    const float* tags;
+    TagSide side[kMaxTagDims];
     int dims;
     int coarse_width, coarse_height, fine_width, fine_height;
-
-    HHRNET_HD const float* side(int joint, int dim) const {
-        return tags + (size_t(joint) * dims + dim) * coarse_width * coarse_height;
-    }
 };
+
+// Tags as aggregate copies them: (K, L, coarse_height, coarse_width), channels already exchanged by the flip pairs.
+HHRNET_HD TagSide copied_side(const float* tags, int dim, int dims, int coarse_width, int coarse_height) {
+    const long area = long(coarse_width) * coarse_height;
+    return {tags + dim * area, dims * area, coarse_width, nullptr};
+}
 
 // The heat of every scale and the grid on which people are found.
 struct Projection {

@@ -31,6 +31,7 @@ struct PeakScratch {
 
 struct PeakSearch {
     const Projection& projection;
+    const TileTables* tables;  // for one thread
     int joint;
     float threshold;
     int reach;  // half of the window
@@ -74,21 +75,24 @@ HHRNET_HD void merge_pending(const Group& group, int limit, PeakScratch& s) {
     }
 }
 
-// A tile and what of its surroundings lies inside the grid.
+// A tile, and the patch of it and what of its surroundings lies inside the grid.
 struct TileWindow {
-    Span rows, columns;          // the tile
-    int y0, x0, height, width;   // the patch
+    Span rows, columns;
+    PatchArea patch;
 
     HHRNET_HD TileWindow(const Projection& p, int tile, int reach)
-        : rows(tile_span(tile / p.tiles_wide(), p.height)), columns(tile_span(tile % p.tiles_wide(), p.width)),
-          y0(greatest(rows.begin - reach, 0)), x0(greatest(columns.begin - reach, 0)),
-          height(least(rows.end + reach, p.height) - y0), width(least(columns.end + reach, p.width) - x0) {}
+        : rows(tile_span(tile / p.tiles_wide(), p.height)), columns(tile_span(tile % p.tiles_wide(), p.width)) {
+        patch.y0 = greatest(rows.begin - reach, 0);
+        patch.x0 = greatest(columns.begin - reach, 0);
+        patch.height = least(rows.end + reach, p.height) - patch.y0;
+        patch.width = least(columns.end + reach, p.width) - patch.x0;
+    }
 };
 
-HHRNET_HD bool is_window_maximum(const float* patch, const TileWindow& w, int reach, int y, int x) {
+HHRNET_HD bool is_window_maximum(const float* patch, const PatchArea& area, int reach, int y, int x) {
     const float value = patch[y * kPatch + x];
-    for (int v = greatest(y - reach, 0); v <= least(y + reach, w.height - 1); ++v)
-        for (int u = greatest(x - reach, 0); u <= least(x + reach, w.width - 1); ++u)
+    for (int v = greatest(y - reach, 0); v <= least(y + reach, area.height - 1); ++v)
+        for (int u = greatest(x - reach, 0); u <= least(x + reach, area.width - 1); ++u)
             if (patch[v * kPatch + u] > value) return false;
     return true;
 }
@@ -99,34 +103,34 @@ HHRNET_HD void test_tile(const Group& group, const PeakSearch& search, const Til
     const int wide = w.columns.end - w.columns.begin, count = (w.rows.end - w.rows.begin) * wide;
     for (int i = group.rank(); i < count; i += group.size()) {
         const int y = w.rows.begin + i / wide, x = w.columns.begin + i % wide;
-        const Peak peak = {s.patch[(y - w.y0) * kPatch + x - w.x0], y * search.projection.width + x};
+        const Peak peak = {s.patch[(y - w.patch.y0) * kPatch + x - w.patch.x0], y * search.projection.width + x};
         if (!worth_keeping(search, s, peak)) continue;
-        if (!is_window_maximum(s.patch, w, search.reach, y - w.y0, x - w.x0)) continue;
+        if (!is_window_maximum(s.patch, w.patch, search.reach, y - w.patch.y0, x - w.patch.x0)) continue;
         s.pending[group.add(&s.pending_count, 1)] = peak;
     }
 }
 
 // The same by one thread, with the window's maximum made separably; returns the tile's largest heat.
 inline float test_tile_rows(const PeakSearch& search, const TileWindow& w, PeakScratch& s) {
-    const int top = w.rows.begin - w.y0, left = w.columns.begin - w.x0;
+    const int top = w.rows.begin - w.patch.y0, left = w.columns.begin - w.patch.x0;
     const int high = w.rows.end - w.rows.begin, wide = w.columns.end - w.columns.begin;
     const float largest = patch_maximum(s.patch + top * kPatch + left, high, wide);
     if (!(largest > search.threshold)) return largest;
 
     float across[kPatch * kTile];  // the maximum of each patch row's window
-    for (int y = 0; y < w.height; ++y) {
+    for (int y = 0; y < w.patch.height; ++y) {
         float* __restrict__ out = across + y * kTile;
         const float* __restrict__ row = s.patch + y * kPatch;
         for (int x = 0; x < wide; ++x) out[x] = row[left + x];
         for (int shift = -search.reach; shift <= search.reach; ++shift) {
-            const int begin = greatest(0, -(left + shift)), end = least(wide, w.width - left - shift);
+            const int begin = greatest(0, -(left + shift)), end = least(wide, w.patch.width - left - shift);
             for (int x = begin; x < end; ++x) out[x] = greatest(out[x], row[left + shift + x]);
         }
     }
     for (int y = 0; y < high; ++y) {
         float window[kTile];
         for (int x = 0; x < wide; ++x) window[x] = across[(top + y) * kTile + x];
-        const int begin = greatest(0, top + y - search.reach), end = least(w.height, top + y + search.reach + 1);
+        const int begin = greatest(0, top + y - search.reach), end = least(w.patch.height, top + y + search.reach + 1);
         for (int v = begin; v < end; ++v)
             for (int x = 0; x < wide; ++x) window[x] = greatest(window[x], across[v * kTile + x]);
         const float* row = s.patch + (top + y) * kPatch + left;
@@ -144,8 +148,9 @@ template <class Group>
 HHRNET_HD void bound_tiles(const Group& group, const PeakSearch& search, float* bounds, int* live, PeakScratch& s) {
     if (group.rank() == 0) s.live_count = s.kept_count = s.pending_count = 0;
     group.barrier();
+    if constexpr (Group::single) heat_bounds(search.projection, search.joint, *search.tables, bounds);
     for (int tile = group.rank(); tile < search.projection.tiles(); tile += group.size()) {
-        bounds[tile] = heat_bound(search.projection, search.joint, tile);
+        if constexpr (!Group::single) bounds[tile] = heat_bound(search.projection, search.joint, tile);
         if (bounds[tile] > search.threshold) live[group.add(&s.live_count, 1)] = tile;
     }
     group.barrier();
@@ -160,7 +165,7 @@ HHRNET_HD void find_peaks(const Group& group, const PeakSearch& search, float* b
         const int tile = live[i];
         if (s.kept_count == search.limit && bounds[tile] < s.kept[search.limit - 1].value) continue;
         const TileWindow window(search.projection, tile, search.reach);
-        fill_patch(group, search.projection, search.joint, window.y0, window.x0, window.height, window.width, s.patch);
+        fill_patch(group, search.projection, search.joint, window.patch, s.patch);
         group.barrier();
         if constexpr (Group::single) {
             bounds[tile] = test_tile_rows(search, window, s);

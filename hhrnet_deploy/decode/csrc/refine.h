@@ -30,7 +30,8 @@ HHRNET_HD int index_of(PlaceKey key) { return int(0xffffffffu - uint32_t(key)); 
 
 // What a group shares while it refines one joint.
 struct RefineScratch {
-    float patch[kPatch * kPatch];
+    float patch[kTile * kPatch];
+    float tags[kTile * kPatch], values[kTile * kPatch];  // for one thread
     PlaceKey seed, best;
     int live_count;
 };
@@ -56,6 +57,7 @@ struct TileTags {
 struct Refinement {
     const Projection& projection;
     const TagMaps& tags;
+    const TileTables* tables;  // for one thread
     int joint, joints;
     float* bounds;  // the heat bound of every tile
     TileTags tiles;
@@ -77,15 +79,43 @@ HHRNET_HD void bound_tags(const Refinement& r, int tile, int dim) {
     const Projection& p = r.projection;
     const Span rows = tag_span(t.coarse_height, t.fine_height, p.height, tile / p.tiles_wide(), false);
     const Span columns = tag_span(t.coarse_width, t.fine_width, p.width, tile % p.tiles_wide(), dim == 1);
-    const float* map = t.side(r.joint, dim);
-    float low = map[rows.begin * t.coarse_width + columns.begin], high = low;
+    const float* map = t.side[dim].joint(r.joint);
+    const long stride = t.side[dim].row_stride;
+    float low = map[rows.begin * stride + columns.begin], high = low;
     for (int y = rows.begin; y < rows.end; ++y)
         for (int x = columns.begin; x < columns.end; ++x) {
-            low = least(low, map[y * t.coarse_width + x]);
-            high = greatest(high, map[y * t.coarse_width + x]);
+            low = least(low, map[y * stride + x]);
+            high = greatest(high, map[y * stride + x]);
         }
     r.tiles.low[size_t(dim) * p.tiles() + tile] = -raised_by_margin(-low);
     r.tiles.high[size_t(dim) * p.tiles() + tile] = raised_by_margin(high);
+}
+
+// The same for every tile, by one thread, row by row.
+inline void bound_tag_rows(const Refinement& r, int dim) {
+    const Projection& p = r.projection;
+    const TagSide& side = r.tags.side[dim];
+    const float* map = side.joint(r.joint);
+    const SpanTable& spans = r.tables->tags[dim];
+    float *low = r.tiles.low + size_t(dim) * p.tiles(), *high = r.tiles.high + size_t(dim) * p.tiles();
+    for (int row = 0; row < p.tiles_high(); ++row) {
+        smallest_rows(map, side.row_stride, r.tags.coarse_width, spans.rows[row], r.tables->low);
+        largest_rows(map, side.row_stride, r.tags.coarse_width, spans.rows[row], r.tables->high);
+        for (int column = 0; column < p.tiles_wide(); ++column, ++low, ++high) {
+            *low = -raised_by_margin(-smallest_of(r.tables->low, spans.columns[column]));
+            *high = raised_by_margin(largest_of(r.tables->high, spans.columns[column]));
+        }
+    }
+}
+
+template <class Group>
+HHRNET_HD void bound_all_tags(const Group& group, const Refinement& r) {
+    if constexpr (Group::single) {
+        for (int dim = 0; dim < r.tags.dims; ++dim) bound_tag_rows(r, dim);
+    } else {
+        for (int i = group.rank(); i < r.projection.tiles() * r.tags.dims; i += group.size())
+            bound_tags(r, i / r.tags.dims, i % r.tags.dims);
+    }
 }
 
 // Bounds every tile for one person's tag: no rounded distance is smaller, no heat - round(distance) is larger.
@@ -110,27 +140,93 @@ HHRNET_HD void bound_places(const Group& group, const Refinement& r, const float
     }
 }
 
-// Raises s.best by the pixels of one tile. One thread also replaces the tile's heat bound by its largest heat.
+// Raises s.best by one pixel, unless its heat cannot reach `limit`, the best value known to this thread.
+template <class Group>
+HHRNET_HD void try_pixel(const Group& group, const Refinement& r, const float* person_tag, float heat, float nearest,
+                         int y, int x, float& limit, RefineScratch& s) {
+    if (heat - nearest < limit) return;
+    const float value = heat - rintf(r.distance(person_tag, y, x));
+    if (value < limit) return;
+    limit = value;
+    group.raise(&s.best, place_key(value, y * r.projection.width + x));
+}
+
+// Raises s.best by the pixels of one tile.
 template <class Group>
 HHRNET_HD void search_tile(const Group& group, const Refinement& r, const float* person_tag, int tile,
                            RefineScratch& s) {
-    const Projection& p = r.projection;
-    const TileWindow w(p, tile, 0);
-    const float nearest = r.tiles.rounded[tile];
+    const PatchArea area = TileWindow(r.projection, tile, 0).patch;
     float limit = value_of(group.peek(&s.best));  // NaN before the first place: compares false
-    if constexpr (Group::single) {
-        fill_patch(p, r.joint, w.y0, w.x0, w.height, w.width, s.patch);
-        r.bounds[tile] = patch_maximum(s.patch, w.height, w.width);
-        if (r.bounds[tile] - nearest < limit) return;
+    for (int i = group.rank(); i < area.height * area.width; i += group.size()) {
+        const int y = area.y0 + i / area.width, x = area.x0 + i % area.width;
+        const float heat = sample_heat(r.projection, r.joint, y, x);
+        try_pixel(group, r, person_tag, heat, r.tiles.rounded[tile], y, x, limit, s);
     }
-    for (int i = group.rank(); i < w.height * w.width; i += group.size()) {
-        const int v = i / w.width, u = i % w.width, y = w.y0 + v, x = w.x0 + u;
-        const float heat = Group::single ? s.patch[v * kPatch + u] : sample_heat(p, r.joint, y, x);
-        if (heat - nearest < limit) continue;
-        const float value = heat - rintf(r.distance(person_tag, y, x));
-        if (value < limit) continue;
-        limit = value;
-        group.raise(&s.best, place_key(value, y * p.width + x));
+}
+
+// heat - round(distance) of a whole patch, in s.values; false where tags have to be sampled one by one.
+inline bool fill_values(const Refinement& r, const float* person_tag, const PatchArea& area, RefineScratch& s) {
+    const Projection& p = r.projection;
+    for (int dim = 0; dim < r.tags.dims; ++dim) {
+        if (!fill_tag_patch(r.tags, r.joint, dim, p.width, p.height, area, s.tags)) return false;
+        const float tag = person_tag[dim];
+        for (int y = 0; y < area.height; ++y) {
+            const float* __restrict__ tags = s.tags + y * kPatch;
+            float* __restrict__ squared = s.values + y * kPatch;
+            for (int x = 0; x < area.width; ++x) {
+                const float difference = tags[x] - tag;
+                squared[x] = (dim == 0 ? 0.0f : squared[x]) + difference * difference;
+            }
+        }
+    }
+    for (int y = 0; y < area.height; ++y) {
+        const float* __restrict__ heat = s.patch + y * kPatch;
+        float* __restrict__ values = s.values + y * kPatch;
+        for (int x = 0; x < area.width; ++x) values[x] = heat[x] - rintf(sqrtf(values[x]));
+    }
+    return true;
+}
+
+inline int count_reaching(const float* patch, const PatchArea& area, float nearest, float limit) {
+    int count = 0;
+    for (int y = 0; y < area.height; ++y)
+        for (int x = 0; x < area.width; ++x) count += !(patch[y * kPatch + x] - nearest < limit);
+    return count;
+}
+
+// search_tile by one thread: the tile's largest heat replaces its bound, tags come patch by patch where many are needed.
+inline void search_patch(const SingleThread& group, const Refinement& r, const float* person_tag, int tile,
+                         RefineScratch& s) {
+    constexpr int kFew = 8;
+    const PatchArea area = TileWindow(r.projection, tile, 0).patch;
+    const float nearest = r.tiles.rounded[tile];
+    float limit = value_of(s.best);
+    fill_patch(r.projection, r.joint, area, s.patch);
+    r.bounds[tile] = patch_maximum(s.patch, area.height, area.width);
+    if (r.bounds[tile] - nearest < limit) return;
+    const bool many = count_reaching(s.patch, area, nearest, limit) > kFew;
+    if (many && fill_values(r, person_tag, area, s)) {
+        const float best = patch_maximum(s.values, area.height, area.width);
+        for (int i = 0; !(best < limit) && i < area.height * area.width; ++i) {
+            const int y = i / area.width, x = i % area.width;
+            if (s.values[y * kPatch + x] != best) continue;
+            group.raise(&s.best, place_key(best, (area.y0 + y) * r.projection.width + area.x0 + x));
+            return;
+        }
+        return;
+    }
+    for (int i = 0; i < area.height * area.width; ++i) {
+        const int y = i / area.width, x = i % area.width;
+        try_pixel(group, r, person_tag, s.patch[y * kPatch + x], nearest, area.y0 + y, area.x0 + x, limit, s);
+    }
+}
+
+template <class Group>
+HHRNET_HD void search(const Group& group, const Refinement& r, const float* person_tag, int tile, RefineScratch& s) {
+    if constexpr (Group::single) {
+        search_patch(group, r, person_tag, tile, s);
+    } else {
+        search_tile(group, r, person_tag, tile, s);
     }
 }
 
@@ -151,7 +247,7 @@ HHRNET_HD void find_place(const Group& group, const Refinement& r, const float* 
     if (seed < tiles) group.raise(&s.seed, place_key(reachable[seed], seed));
     group.barrier();
     seed = index_of(s.seed);
-    search_tile(group, r, person_tag, seed, s);
+    search(group, r, person_tag, seed, s);
     group.barrier();
     const float found = value_of(s.best);
     for (int tile = group.rank(); tile < tiles; tile += group.size())
@@ -160,7 +256,7 @@ HHRNET_HD void find_place(const Group& group, const Refinement& r, const float* 
     const int live = s.live_count;
     for (int i = 0; i < live; ++i) {
         const int tile = r.tiles.live[i];
-        if (reachable[tile] >= value_of(group.peek(&s.best))) search_tile(group, r, person_tag, tile, s);
+        if (reachable[tile] >= value_of(group.peek(&s.best))) search(group, r, person_tag, tile, s);
     }
     group.barrier();
 }
@@ -185,8 +281,7 @@ HHRNET_HD void refine_joint(const Group& group, const Refinement& r, int people,
     int first = 0;
     while (first < people && keypoint_of(first)[2] != 0.0f) ++first;
     if (first == people) return;
-    for (int i = group.rank(); i < r.projection.tiles() * dims; i += group.size())
-        bound_tags(r, i / dims, i % dims);
+    bound_all_tags(group, r);
     group.barrier();
     for (int person = first; person < people; ++person) {
         float* keypoint = keypoint_of(person);

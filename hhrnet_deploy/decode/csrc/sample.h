@@ -8,8 +8,8 @@
 
 HHRNET_BEGIN
 
-HHRNET_HD float interpolate(const float* map, int width, const Source& row, const Source& column) {
-    const float *upper = map + size_t(row.index0) * width, *lower = map + size_t(row.index1) * width;
+HHRNET_HD float interpolate(const float* map, long row_stride, const Source& row, const Source& column) {
+    const float *upper = map + row.index0 * row_stride, *lower = map + row.index1 * row_stride;
     return blend(row.weight0, blend(column.weight0, upper[column.index0], column.weight1, upper[column.index1]),
                  row.weight1, blend(column.weight0, lower[column.index0], column.weight1, lower[column.index1]));
 }
@@ -28,59 +28,97 @@ HHRNET_HD float sample_heat(const Projection& p, int joint, int y, int x) {
 
 // A tag is interpolated twice: coarse to fine, in the mirrored image's own frame for side 1, then fine to the grid.
 HHRNET_HD float sample_tag(const TagMaps& t, int joint, int dim, int grid_width, int grid_height, int y, int x) {
-    const float* map = t.side(joint, dim);
+    const float* map = t.side[dim].joint(joint);
     const Axis to_fine_rows(t.coarse_height, t.fine_height), to_fine_columns(t.coarse_width, t.fine_width);
     const Source row = Axis(t.fine_height, grid_height).at(y), column = Axis(t.fine_width, grid_width).at(x);
     const Source upper = to_fine_rows.at(row.index0), lower = to_fine_rows.at(row.index1);
     const int last = t.fine_width - 1;
     const Source left = to_fine_columns.at(dim == 0 ? column.index0 : last - column.index0);
     const Source right = to_fine_columns.at(dim == 0 ? column.index1 : last - column.index1);
-    const int width = t.coarse_width;
+    const long stride = t.side[dim].row_stride;
     return blend(row.weight0,
-                 blend(column.weight0, interpolate(map, width, upper, left), column.weight1,
-                       interpolate(map, width, upper, right)),
+                 blend(column.weight0, interpolate(map, stride, upper, left), column.weight1,
+                       interpolate(map, stride, upper, right)),
                  row.weight1,
-                 blend(column.weight0, interpolate(map, width, lower, left), column.weight1,
-                       interpolate(map, width, lower, right)));
+                 blend(column.weight0, interpolate(map, stride, lower, left), column.weight1,
+                       interpolate(map, stride, lower, right)));
 }
 
 constexpr int kPatch = kTile + 2 * kMaxReach;
 
-// Fills a patch of the grid (height x width values at y0, x0, all inside) by one thread, two resized rows at a time.
-inline void fill_patch(const Projection& p, int joint, int y0, int x0, int height, int width, float* patch) {
+// out = (add ? out : 0) + weight0*upper + weight1*lower, one row of a patch.
+inline void blend_rows(const Source& row, const float* __restrict__ upper, const float* __restrict__ lower, int width,
+                       bool add, float* __restrict__ out) {
+    const float w0 = row.weight0, w1 = row.weight1;
+    if (add) {
+        for (int x = 0; x < width; ++x) out[x] = out[x] + (w0 * upper[x] + w1 * lower[x]);
+    } else {
+        for (int x = 0; x < width; ++x) out[x] = w0 * upper[x] + w1 * lower[x];
+    }
+}
+
+// Part of the grid: height x width pixels at (y0, x0), all inside, at most kPatch wide.
+struct PatchArea {
+    int y0, x0, height, width;
+};
+
+// The heat of a patch, by one thread; rows of the patch are kPatch apart.
+inline void fill_patch(const Projection& p, int joint, const PatchArea& area, float* patch) {
     float memory[2][kPatch];
     for (int s = 0; s < p.scales; ++s) {
         const HeatMap& map = p.scale[s];
         const float* heat = map.joint(joint);
         const Axis rows(map.height, p.height), columns(map.width, p.width);
-        int held[2] = {-1, -1};
-        auto resized = [&](int row) -> const float* {
-            const float* from = heat + size_t(row) * map.width;
-            if (columns.same()) return from + x0;
-            for (int slot = 0; slot < 2; ++slot)
-                if (held[slot] == row) return memory[slot];
-            const int slot = held[0] <= held[1] ? 0 : 1;
-            held[slot] = row;
-            project_row(columns, from, x0, width, memory[slot]);
-            return memory[slot];
-        };
-        for (int y = 0; y < height; ++y) {
-            const Source row = rows.at(y0 + y);
-            const float* __restrict__ upper = resized(row.index0);
-            const float* __restrict__ lower = row.index1 == row.index0 ? upper : resized(row.index1);
-            float* __restrict__ out = patch + y * kPatch;
-            const float w0 = row.weight0, w1 = row.weight1;
-            if (s == 0) {
-                for (int x = 0; x < width; ++x) out[x] = w0 * upper[x] + w1 * lower[x];
-            } else {
-                for (int x = 0; x < width; ++x) out[x] = out[x] + (w0 * upper[x] + w1 * lower[x]);
-            }
+        RollingRows projected(memory[0], memory[1], [&](int row, float* out) {
+            project_row(columns, {heat + size_t(row) * map.width, 0}, area.x0, area.width, out);
+        });
+        for (int y = 0; y < area.height; ++y) {
+            const Source row = rows.at(area.y0 + y);
+            const float* upper = projected.at(row.index0);
+            blend_rows(row, upper, projected.at(row.index1), area.width, s > 0, patch + y * kPatch);
         }
     }
     if (p.scales == 1) return;
     const float count = float(p.scales);
-    for (int y = 0; y < height; ++y)
-        for (int x = 0; x < width; ++x) patch[y * kPatch + x] = patch[y * kPatch + x] / count;
+    for (int y = 0; y < area.height; ++y)
+        for (int x = 0; x < area.width; ++x) patch[y * kPatch + x] = patch[y * kPatch + x] / count;
+}
+
+constexpr int kFinePart = 2 * kTile + 2;  // columns of fine that are worth resizing for one tile
+
+// The tags of a patch at most kTile wide, by one thread; false where the grid is so much smaller than fine that pixels
+// are better sampled one by one.
+inline bool fill_tag_patch(const TagMaps& t, int joint, int dim, int grid_width, int grid_height,
+                           const PatchArea& area, float* patch) {
+    const Axis to_fine_rows(t.coarse_height, t.fine_height), to_fine_columns(t.coarse_width, t.fine_width);
+    const Axis to_grid_rows(t.fine_height, grid_height), to_grid_columns(t.fine_width, grid_width);
+    const int first = to_grid_columns.at(area.x0).index0;
+    const int count = to_grid_columns.at(area.x0 + area.width - 1).index1 + 1 - first;
+    if (count > kFinePart) return false;
+    const float* map = t.side[dim].joint(joint);
+    float raised_memory[2][kFinePart], fine[kFinePart], projected_memory[2][kTile];
+    const int mirrored_first = t.fine_width - first - count;
+    RollingRows raised(raised_memory[0], raised_memory[1], [&](int row, float* out) {
+        const RowPart from = {map + row * t.side[dim].row_stride, 0};
+        project_row(to_fine_columns, from, dim == 0 ? first : mirrored_first, count, out);
+    });
+    RollingRows projected(projected_memory[0], projected_memory[1], [&](int row, float* out) {
+        const Source source = to_fine_rows.at(row);
+        const float* upper = raised.at(source.index0);
+        blend_rows(source, upper, raised.at(source.index1), count, false, fine);
+        for (int x = 0; dim == 1 && x < count / 2; ++x) {
+            const float swapped = fine[x];
+            fine[x] = fine[count - 1 - x];
+            fine[count - 1 - x] = swapped;
+        }
+        project_row(to_grid_columns, {fine, first}, area.x0, area.width, out);
+    });
+    for (int y = 0; y < area.height; ++y) {
+        const Source row = to_grid_rows.at(area.y0 + y);
+        const float* upper = projected.at(row.index0);
+        blend_rows(row, upper, projected.at(row.index1), area.width, false, patch + y * kPatch);
+    }
+    return true;
 }
 
 // The largest value of a patch at most kTile wide.
@@ -96,13 +134,14 @@ inline float patch_maximum(const float* patch, int height, int width) {
 
 // fill_patch by a group; the caller puts the barrier.
 template <class Group>
-HHRNET_HD void fill_patch(const Group& group, const Projection& p, int joint, int y0, int x0, int height, int width,
-                          float* patch) {
+HHRNET_HD void fill_patch(const Group& group, const Projection& p, int joint, const PatchArea& area, float* patch) {
     if constexpr (Group::single) {
-        fill_patch(p, joint, y0, x0, height, width, patch);
+        fill_patch(p, joint, area, patch);
     } else {
-        for (int i = group.rank(); i < height * width; i += group.size())
-            patch[i / width * kPatch + i % width] = sample_heat(p, joint, y0 + i / width, x0 + i % width);
+        for (int i = group.rank(); i < area.height * area.width; i += group.size()) {
+            const int y = i / area.width, x = i % area.width;
+            patch[y * kPatch + x] = sample_heat(p, joint, area.y0 + y, area.x0 + x);
+        }
     }
 }
 

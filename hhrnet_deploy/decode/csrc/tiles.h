@@ -56,4 +56,80 @@ HHRNET_HD Span tag_span(int coarse, int fine, int grid, int tile, bool mirrored)
     return source_span(Axis(coarse, fine), span);
 }
 
+// ---------------------------------------------------------------------------------- one thread, row by row
+
+// The spans of every tile row and tile column, looked up instead of computed for each joint and tile.
+struct SpanTable {
+    Span *rows, *columns;
+};
+
+struct TileTables {
+    SpanTable cells[kMaxScales];  // cells of the merged heat
+    SpanTable tags[kMaxTagDims];  // coarse tags
+    float *low, *high;            // a row of either
+};
+
+inline void fill_tables(const Projection& p, const TagMaps& t, const TileTables& tables) {
+    for (int s = 0; s < p.scales; ++s) {
+        const Axis rows(p.scale[s].height, p.height), columns(p.scale[s].width, p.width);
+        for (int i = 0; i < p.tiles_high(); ++i)
+            tables.cells[s].rows[i] = cell_span(source_span(rows, tile_span(i, p.height)));
+        for (int i = 0; i < p.tiles_wide(); ++i)
+            tables.cells[s].columns[i] = cell_span(source_span(columns, tile_span(i, p.width)));
+    }
+    for (int dim = 0; dim < t.dims; ++dim) {
+        for (int i = 0; i < p.tiles_high(); ++i)
+            tables.tags[dim].rows[i] = tag_span(t.coarse_height, t.fine_height, p.height, i, false);
+        for (int i = 0; i < p.tiles_wide(); ++i)
+            tables.tags[dim].columns[i] = tag_span(t.coarse_width, t.fine_width, p.width, i, dim == 1);
+    }
+}
+
+inline float largest_of(const float* row, const Span& span) {
+    float largest = row[span.begin];
+    for (int x = span.begin + 1; x < span.end; ++x) largest = greatest(largest, row[x]);
+    return largest;
+}
+
+inline float smallest_of(const float* row, const Span& span) {
+    float smallest = row[span.begin];
+    for (int x = span.begin + 1; x < span.end; ++x) smallest = least(smallest, row[x]);
+    return smallest;
+}
+
+// Column by column, the largest of the rows in `span`.
+inline void largest_rows(const float* map, long stride, int width, const Span& span, float* __restrict__ out) {
+    for (int x = 0; x < width; ++x) out[x] = map[span.begin * stride + x];
+    for (int y = span.begin + 1; y < span.end; ++y) {
+        const float* __restrict__ row = map + y * stride;
+        for (int x = 0; x < width; ++x) out[x] = greatest(out[x], row[x]);
+    }
+}
+
+inline void smallest_rows(const float* map, long stride, int width, const Span& span, float* __restrict__ out) {
+    for (int x = 0; x < width; ++x) out[x] = map[span.begin * stride + x];
+    for (int y = span.begin + 1; y < span.end; ++y) {
+        const float* __restrict__ row = map + y * stride;
+        for (int x = 0; x < width; ++x) out[x] = least(out[x], row[x]);
+    }
+}
+
+// heat_bound of every tile.
+inline void heat_bounds(const Projection& p, int joint, const TileTables& tables, float* bounds) {
+    for (int s = 0; s < p.scales; ++s) {
+        const HeatMap& map = p.scale[s];
+        float* out = bounds;
+        for (int row = 0; row < p.tiles_high(); ++row) {
+            largest_rows(map.joint_cells(joint), map.cells_wide(), map.cells_wide(), tables.cells[s].rows[row],
+                         tables.high);
+            for (int column = 0; column < p.tiles_wide(); ++column, ++out) {
+                const float bound = raised_by_margin(largest_of(tables.high, tables.cells[s].columns[column]));
+                *out = s == 0 ? bound : *out + bound;
+            }
+        }
+    }
+    if (p.scales == 1) return;
+    for (int tile = 0; tile < p.tiles(); ++tile) bounds[tile] = raised_by_margin(bounds[tile] / float(p.scales));
+}
+
 HHRNET_END

@@ -59,16 +59,16 @@ class Field:
     def _side(self, placed: list, rng: np.random.Generator) -> tuple[Float32, Float32]:
         width, height = self.coarse_size or (max(1, self.width // 2), max(1, self.height // 2))
         ratio_x, ratio_y = width / self.width, height / self.height
-        fine = rng.normal(0, self.noise, (self.joints, self.height, self.width))
-        coarse = rng.normal(0, self.noise, (2 * self.joints, height, width))
-        coarse[self.joints :] *= 10
+        fine = np.zeros((self.joints, self.height, self.width))
+        coarse = np.zeros((2 * self.joints, height, width))
+        coarse[self.joints :] = rng.normal(0, 10 * self.noise, (self.joints, height, width))
         for joint, x, y, size, score, tag in placed:
             _add_blob(fine[joint], x, y, size, score)
-            blob = _add_blob(
-                coarse[joint], (x + 0.5) * ratio_x - 0.5, (y + 0.5) * ratio_y - 0.5, size * max(ratio_x, 0.5), score
-            )
-            near = blob > 0.05 * score
+            centre = (x + 0.5) * ratio_x - 0.5, (y + 0.5) * ratio_y - 0.5
+            near = _add_blob(coarse[joint], *centre, size * max(ratio_x, 0.5), score) > 0.05 * score
             coarse[self.joints + joint][near] = tag + rng.normal(0, self.noise, int(near.sum()))
+        fine += rng.normal(0, self.noise, fine.shape)
+        coarse[: self.joints] += rng.normal(0, self.noise, (self.joints, height, width))
         if self.tag_step:
             coarse[self.joints :] = np.round(coarse[self.joints :] / self.tag_step) * self.tag_step
         if self.heat_step:
@@ -98,6 +98,7 @@ def _add_blob(heat: npt.NDArray, x: float, y: float, size: float, score: float) 
     rows = np.exp(-((np.arange(heat.shape[0]) - y) ** 2) / (2 * size**2))
     columns = np.exp(-((np.arange(heat.shape[1]) - x) ** 2) / (2 * size**2))
     blob = score * rows[:, None] * columns[None]
+    blob[blob < 1e-6] = 0  # no subnormal numbers, which no network puts out
     np.maximum(heat, blob, out=heat)
     return blob
 
