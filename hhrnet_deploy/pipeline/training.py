@@ -10,8 +10,7 @@ from pathlib import Path
 import torch
 import yaml
 
-from hhrnet_deploy.data.coco import KeypointDataset, open_dataset
-from hhrnet_deploy.data.layout import find_layouts
+from hhrnet_deploy.data.coco import KeypointDataset
 from hhrnet_deploy.errors import InputError
 from hhrnet_deploy.evaluate.run import EvaluationOptions, evaluate
 from hhrnet_deploy.files import write_text
@@ -25,15 +24,14 @@ from hhrnet_deploy.train.picture import draw_validation, latest_picture
 from hhrnet_deploy.train.recipe import Recipe, Source
 from hhrnet_deploy.train.records import Watcher, recorders
 from hhrnet_deploy.train.samples import TrainingSet
+from hhrnet_deploy.train.sources import Say, open_training_sources, open_validation_source
 from hhrnet_deploy.train.start import start_network
 from hhrnet_deploy.train.state import Learner, load_state
 from hhrnet_deploy.train.summary import write_summary
 
 RECIPE_FILE = "recipe.yaml"
 PICTURES = "pictures"
-_TRAIN_SPLITS = ("train2017", "trainval", "train")
 _log = logging.getLogger(__name__)
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -94,7 +92,7 @@ def train(
     _check_folder(options)
     with joined() as world:
         tell = say if world.leads else _nothing
-        parts = open_sources(_sources(recipe, options))
+        parts = _opened_by_all(_sources(recipe, options), world, tell)
         learner = make_learner(recipe, options, parts[0][0], world, tell)
         run = Run(recipe, TrainingSet(parts, recipe), learner, world, options.folder)
         run.validate = _validator(recipe, options, tell)  # on every process: the others wait while rank 0 validates
@@ -106,21 +104,13 @@ def train(
         return _report(run, options.folder, finished)
 
 
-def open_sources(sources: tuple[Source, ...]) -> tuple[tuple[KeypointDataset, int], ...]:
-    """Open the data sets to train on, without images that have no annotation.
-
-    Raises:
-        InputError: a set is missing or empty, or the sets have different joints.
-    """
-    if not sources:
-        raise InputError("There is nothing to train on.", hint="Name a data set with --data DIR.")
-    parts = tuple((_open(source).annotated(), source.repeat) for source in sources)
-    first = parts[0][0]
-    for source, (dataset, _) in zip(sources, parts, strict=True):
-        if not len(dataset):
-            raise InputError(f"{source.path} has no annotated image in split {dataset.split}.")
-        if dataset.skeleton.joints != first.skeleton.joints:
-            raise InputError(f"{source.path} has other joints than {sources[0].path}; they cannot be trained together.")
+def _opened_by_all(sources: tuple[Source, ...], world: World, tell: Say) -> tuple[tuple[KeypointDataset, int], ...]:
+    """Rank 0 first, so that a set that has to be made is made once."""
+    if not world.leads:
+        world.wait()
+        return open_training_sources(sources, tell)
+    parts = open_training_sources(sources, tell)
+    world.wait()
     return parts
 
 
@@ -134,7 +124,7 @@ def make_learner(
         tell(f"The data set has the joints of {dataset.skeleton.name}; {preset.name} is made for those.")
         preset = preset.with_skeleton(dataset.skeleton)
     init = None if options.resume else (options.init or recipe.init)
-    network, notes = start_network(preset, init, backbone_only=recipe.init_layers == "backbone")
+    network, notes = start_network(preset, init, backbone_only=recipe.init_layers == "backbone", fresh=recipe.fresh)
     network.train().to(world.device)
     if recipe.channels_last:
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -189,22 +179,8 @@ def _sources(recipe: Recipe, options: TrainingOptions) -> tuple[Source, ...]:
     return (Source(path=str(options.data), split=split, repeat=repeat),)
 
 
-def _open(source: Source) -> KeypointDataset:
-    """The named split, else the first training split there is."""
-    split = source.split
-    if split is None:
-        present = {layout.split for layout in find_layouts(source.path)}
-        split = next((name for name in _TRAIN_SPLITS if name in present), None)
-        if split is None:
-            raise InputError(
-                f"{source.path} has none of the splits {', '.join(_TRAIN_SPLITS)}; found {', '.join(sorted(present))}.",
-                hint="Name the split in a recipe: sources: [{path: ..., split: ...}].",
-            )
-    return open_dataset(source.path, split)
-
-
 def _validator(recipe: Recipe, options: TrainingOptions, tell: Say) -> Callable[[LoadedModel, int], float] | None:
-    dataset = _validation_set(recipe, options)
+    dataset = _validation_set(recipe, options, tell)
     if dataset is None:
         tell("No validation: there is no split with annotations besides the one trained on.")
         return None
@@ -220,18 +196,15 @@ def _validator(recipe: Recipe, options: TrainingOptions, tell: Say) -> Callable[
     return validate
 
 
-def _validation_set(recipe: Recipe, options: TrainingOptions) -> KeypointDataset | None:
-    """The recipe's; with ``--data`` that folder's default split, if it is there."""
-    if recipe.validation is not None and options.data is None:
-        found = open_dataset(recipe.validation.path, recipe.validation.split)
-    else:
-        root = options.data or recipe.sources[0].path
-        present = {layout.split for layout in find_layouts(root)}
-        split = next((name for name in ("val2017", "test", "val") if name in present), None)
-        if split is None:
+def _validation_set(recipe: Recipe, options: TrainingOptions, tell: Say) -> KeypointDataset | None:
+    """The recipe's; with ``--data``, or where the recipe names none, the folder's own."""
+    source = recipe.validation if options.data is None else Source(path=str(options.data))
+    if source is None:
+        if recipe.sources[0].path is None:
             return None
-        found = open_dataset(root, split)
-    return found[: recipe.validation_images] if found.has_annotations else None
+        source = Source(path=recipe.sources[0].path)
+    found = open_validation_source(source, tell)
+    return None if found is None else found[: recipe.validation_images]
 
 
 def _size_of(run: Run) -> str:

@@ -21,18 +21,59 @@ class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Source(_Part):
-    """One data set to train on.
+class Synthetic(_Part):
+    """Synthetic people, drawn once and kept in the cache folder.
 
     Attributes:
-        path: its folder, COCO or CrowdPose layout.
-        split: which split; None takes the layout's training split.
-        repeat: how often each of its images comes in an epoch.
+        images, seed: of the generator.
+        poses: file of real poses (``$VARIABLES`` are expanded); None draws invented ones only.
+        short_side: pixels.
+    """
+
+    images: Count
+    seed: Annotated[int, Field(ge=0)]
+    poses: str | None = None
+    short_side: Count = 320
+
+
+class Pasted(_Part):
+    """Photos with people of other photos pasted in, made once and kept in the cache folder.
+
+    Attributes:
+        path, split: the data set that photos and people come from (``$VARIABLES`` are expanded).
+        images, seed: how many, and from which random numbers.
     """
 
     path: str
+    split: str = "train2017"
+    images: Count
+    seed: Annotated[int, Field(ge=0)]
+
+
+class Source(_Part):
+    """One data set: exactly one of ``path``, ``manifest``, ``synthetic`` and ``pasted``.
+
+    Attributes:
+        path: its folder, COCO or CrowdPose layout (``$VARIABLES`` are expanded).
+        manifest: a committed synthetic set, by path or bare name.
+        synthetic, pasted: made on first use.
+        split: which split of ``path``; None takes the layout's training split (for validation: val2017 or test).
+        repeat: how often each of its images comes in an epoch.
+    """
+
+    path: str | None = None
+    manifest: str | None = None
+    synthetic: Synthetic | None = None
+    pasted: Pasted | None = None
     split: str | None = None
     repeat: Count = 1
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Source:
+        kinds = (self.path, self.manifest, self.synthetic, self.pasted)
+        if sum(kind is not None for kind in kinds) != 1:
+            raise ValueError("a source has exactly one of path, manifest, synthetic and pasted")
+        return self
 
 
 class ScaleAware(_Part):
@@ -96,7 +137,8 @@ class Recipe(_Part):
     Attributes:
         preset: the network and its skeleton.
         sources: what to train on; ``--data`` replaces it by one folder.
-        validation: folder and split for AP while training; None takes the first source's.
+        validation: for AP while training; None takes the default split of the first source's folder, ``--data`` that
+            of its folder.
         crop: side of the training images in pixels, a multiple of 32.
         epochs: passes over the sources.
         budget_minutes: when set, the run ends and the cosine falls by the clock instead of by the epoch. Such a run
@@ -114,6 +156,8 @@ class Recipe(_Part):
         checkpoint_minutes: the longest time between two checkpoints.
         log_steps: optimiser steps between two lines of metrics.
         init_layers: ``backbone`` takes HRNet's layers only from ``init``; heads and deconvolution start anew.
+        fresh: how weights that no file gives are drawn. ``official``: N(0, 0.001). ``he``: N(0, 2 / fan), which learns
+            several times faster where there are no ImageNet weights to start from.
     """
 
     preset: str
@@ -141,6 +185,7 @@ class Recipe(_Part):
     checkpoint_minutes: Positive = 10.0
     log_steps: Count = 20
     init_layers: Literal["all", "backbone"] = "all"
+    fresh: Literal["official", "he"] = "official"
 
     @model_validator(mode="after")
     def _milestones_in_order(self) -> Recipe:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Set
 from pathlib import Path
+from typing import Literal
+
+from torch import nn
 
 from hhrnet_deploy.errors import CheckpointError
 from hhrnet_deploy.model.checkpoint import DEFAULT, DEFAULT_PATH, LoadedModel, load_model, require_finite, to_float32
@@ -15,7 +18,11 @@ _LISTED = 6
 
 
 def start_network(
-    preset: Preset, init: str | None = None, *, backbone_only: bool = False
+    preset: Preset,
+    init: str | None = None,
+    *,
+    backbone_only: bool = False,
+    fresh: Literal["official", "he"] = "official",
 ) -> tuple[LoadedModel, list[str]]:
     """Build the network of a preset and fill in what a file has for it.
 
@@ -25,6 +32,7 @@ def start_network(
     Args:
         preset: the network and its skeleton.
         init: a weight file in any known format, ``default`` for the weights that ship, None for fresh weights.
+        fresh: how other weights are drawn; ``he`` is He et al. 2015, equation 10, for all convolutions but the heads.
         backbone_only: leave out heads and deconvolution, as the official CrowdPose-from-COCO experiment does.
 
     Returns:
@@ -34,6 +42,8 @@ def start_network(
         CheckpointError: the file is unreadable, has NaN, or none of its backbone fits.
     """
     network = load_model(preset)
+    if fresh == "he":
+        _draw_he(network)
     if init is None:
         return network, ["Starting from fresh weights."]
     path = DEFAULT_PATH if init == DEFAULT else Path(init)
@@ -56,6 +66,16 @@ def start_network(
         )
     network.load_state_dict(fitting, strict=False)
     return network, _notes(path, wanted, fitting.keys())
+
+
+def _draw_he(network: LoadedModel) -> None:
+    for name, module in network.named_modules():
+        if name.startswith("final_layers"):
+            continue
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        elif isinstance(module, nn.ConvTranspose2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")
 
 
 def _notes(path: Path, wanted: list[str], taken: Set[str]) -> list[str]:
