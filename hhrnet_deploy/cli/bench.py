@@ -13,7 +13,7 @@ from hhrnet_deploy.cli import console, options
 from hhrnet_deploy.errors import InputError
 
 if TYPE_CHECKING:
-    from hhrnet_deploy.pipeline.bench import BenchReport, Contestant
+    from hhrnet_deploy.pipeline.bench import BenchReport, Contestant, Row
 
 _OPPONENTS = ("torch", "onnxruntime", "openvino", "official-style")
 
@@ -55,8 +55,11 @@ def bench(
 
     sizes = _whole_numbers(batches)
     with ExitStack() as stack:
-        contestants = [Contestant(_label(model), model, preset) for model in models or ["default"]]
+        given = models or ["default"]
+        contestants = [Contestant(label, model, preset) for label, model in zip(_labels(given), given, strict=True)]
         contestants += _opponents(stack, against, checkpoint, preset)
+        if size is None:
+            _check_sizes(contestants)
         config = options.inference_config(
             size or contestants[0].runner().info.short_side,
             scales=scales,
@@ -74,8 +77,22 @@ def bench(
         _print(report)
 
 
-def _label(model: str) -> str:
-    return Path(model).name
+def _labels(models: list[str]) -> list[str]:
+    """File names, or the paths as they were typed where two share a name."""
+    names = [Path(model).name for model in models]
+    return [model if names.count(name) > 1 else name for model, name in zip(models, names, strict=True)]
+
+
+def _check_sizes(contestants: list[Contestant]) -> None:
+    """Refuse models made for other input sizes than the first unless --size puts all of them on one."""
+    infos = [contestant.runner().info for contestant in contestants]
+    for info in infos:
+        if info.short_side != infos[0].short_side:
+            raise InputError(
+                f"{info.name} was made for a short side of {info.short_side}, {infos[0].name} for "
+                f"{infos[0].short_side}: their times cannot be compared.",
+                hint="Compare models of one input size, or choose one for all with --size.",
+            )
 
 
 def _whole_numbers(text: str) -> list[int]:
@@ -117,31 +134,41 @@ def _photos(images: Path | None) -> list[Path]:
 
 
 def _print(report: BenchReport) -> None:
+    """Two tables, because all figures in a row do not fit 80 columns."""
     from hhrnet_deploy.pipeline.bench import STAGES
 
     sizes = ", ".join(f"{width}x{height}" for width, height in report.network_sizes)
     title = (
         f"{report.pairs} pairs on {report.photos} photos, network input {sizes}, flip {'on' if report.flip else 'off'}"
     )
-    columns = ["model", *(f"{stage} ms" for stage in STAGES), "total p50/p90/p99 ms", "ratio", "network ratio"]
-    batches = list(report.rows[0].images_per_second)
-    columns += [f"images/s, batch {batch}" for batch in batches] + ["peak MiB", "J/image"]
-    rows = []
-    for row in report.rows:
-        total = row.stages["total"]
-        rows.append(
-            [
-                f"{row.label} ({row.target} {row.precision})",
-                *(f"{row.stages[stage].p50:.2f}" for stage in STAGES),
-                f"{total.p50:.1f}/{total.p90:.1f}/{total.p99:.1f}",
-                f"{row.ratio:.3f}",
-                f"{row.ratio_network:.3f}",
-                *(f"{row.images_per_second[batch]:.2f}" for batch in batches),
-                f"{row.peak_memory_mib:.0f}",
-                "-" if row.joules_per_image is None else f"{row.joules_per_image:.2f}",
-            ]
-        )
-    console.table(columns, rows, title=title)
+    names = [f"{row.label} ({row.target} {row.precision})" for row in report.rows]
+    columns = (*STAGES, "total")
+    times = [
+        [name, *(f"{row.stages[stage].p50:.2f}" for stage in columns), f"{row.stages['total'].p90:.1f}"]
+        for name, row in zip(names, report.rows, strict=True)
+    ]
+    console.out.print(title, markup=False)
+    console.table(["p50, ms per image", *columns, "total p90"], times)
+    console.table(*_rates(names, report.rows))
+
+
+def _rates(names: list[str], rows: list[Row]) -> tuple[list[str], list[list[str]]]:
+    """Columns and cells of ratios, rates, memory and, where a card tells, energy."""
+    batches = list(rows[0].images_per_second)
+    energy = any(row.joules_per_image is not None for row in rows)
+    columns = ["against the first", "total", "network", *(f"img/s, batch {batch}" for batch in batches), "peak MiB"]
+    cells = [
+        [
+            name,
+            f"{row.ratio:.3f}",
+            f"{row.ratio_network:.3f}",
+            *(f"{row.images_per_second[batch]:.2f}" for batch in batches),
+            f"{row.peak_memory_mib:.0f}",
+            *(["-" if row.joules_per_image is None else f"{row.joules_per_image:.2f}"] if energy else []),
+        ]
+        for name, row in zip(names, rows, strict=True)
+    ]
+    return columns + (["J/image"] if energy else []), cells
 
 
 def _plot(path: Path, report: BenchReport) -> None:

@@ -90,20 +90,27 @@ def predict(
     if save_video is None:
         silent = not (any(tables.values()) or show or as_json)
         save_video = silent and any(isinstance(item, Video) for item in found)
+    interrupted: KeyboardInterrupt | None = None
     with ExitStack() as stack:
         pose = stack.enter_context(Pose(runner, config, keep=keep, batch=batch))
         run = _Run(
             pose=pose,
             style=Style(boxes=boxes, scores=scores),
-            folder=stack.enter_context(OverlayFolder(output)),
+            folder=stack.enter_context(OverlayFolder(output, found)),
             photos=overlay,
             videos=save_video,
             sinks=_sinks(stack, pose, tables),
             page=_page(stack, port) if show else None,
             keep_results=as_json,
         )
-        run.over(found)
+        try:
+            run.over(found)
+        except KeyboardInterrupt as error:
+            # The usual end of a camera: files are closed and what was done is reported before the exit with 130.
+            interrupted = error
     run.report([path for path in tables.values() if path is not None], as_json=as_json)
+    if interrupted is not None:
+        raise interrupted
 
 
 def _sinks(stack: ExitStack, pose: Pose, tables: dict[str, Path | None]) -> list[Sink]:
@@ -183,7 +190,7 @@ class _Run:
 
     def report(self, tables: list[Path], *, as_json: bool) -> None:
         """Print what was found; inputs that could not be read make it an error at the end."""
-        written = [str(path) for path in (*self.folder.written, *tables)]
+        written = [str(path) for path in (*self.folder.written, *tables) if path.exists()]
         if as_json:
             console.emit_json(
                 {

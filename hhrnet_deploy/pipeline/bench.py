@@ -152,7 +152,7 @@ def run_bench(
         advance: called with (pairs done, remark).
 
     Raises:
-        InputError: no photo, two contestants of one name, or a contestant that takes other inputs than the others.
+        InputError: no photo, two contestants of one name, or a fixed-size engine that cannot take the same inputs.
     """
     _check(contestants, photos)
     trial = _Trial(photos, config, pairs, batches)
@@ -174,18 +174,11 @@ def _check(contestants: Sequence[Contestant], photos: Sequence[Path]) -> None:
 
 
 def _check_same_inputs(runners: Sequence[Runner], trial: _Trial) -> list[tuple[int, int]]:
-    """The network inputs (W, H) of the photos; refuses contestants that would get different ones."""
+    """The network inputs (W, H) of the photos; refuses fixed-size engines that do not take all of them."""
     from hhrnet_deploy.data.images import read_image
     from hhrnet_deploy.targets.photos import check_fits, plan_photo
 
     config = trial.config
-    for runner in runners:
-        if runner.info.short_side != config.short_side:
-            raise InputError(
-                f"{runner.info.name} was made for a short side of {runner.info.short_side}, the comparison runs at "
-                f"{config.short_side}: their times cannot be compared.",
-                hint="Compare models of one input size, or choose one for all with --size.",
-            )
     sizes = set()
     for path in trial.photos:
         height, width = read_image(path).shape[:2]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,13 +41,17 @@ class Style:
 class OverlayFolder:
     """Writes overlays into one folder, each under its source's name, numbered where two sources share one.
 
+    A name that would replace one of the sources counts as taken.
+
     Args:
         folder: created when needed.
+        sources: photos and videos that must not be replaced.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, sources: Sequence[Photo | Video] = ()) -> None:
         self.written: list[Path] = []
         self._folder = folder
+        self._sources = {Path(str(_file_of(source))).resolve() for source in sources}
         self._taken: set[str] = set()
         self._video: Video | None = None
         self._stack = ExitStack()
@@ -92,7 +97,11 @@ class OverlayFolder:
 
     def _free_name(self, stem: str, suffix: str) -> Path:
         name, number = f"{stem}{suffix}", 2
-        while name in self._taken:
+        while name in self._taken or (self._folder / name).resolve() in self._sources:
             name, number = f"{stem}-{number}{suffix}", number + 1
         self._taken.add(name)
         return self._folder / name
+
+
+def _file_of(source: Photo | Video) -> Path | str | int:
+    return source.path if isinstance(source, Photo) else source.source

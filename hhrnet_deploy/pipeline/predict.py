@@ -71,7 +71,7 @@ def predict_inputs(
             yield from _through(pose, _read_photos(pose, photos, problems))
             continue
         for video in (item for item in group if isinstance(item, Video)):
-            yield from _through(pose, _read_video(video, problems, on_video))
+            yield from _through(pose, _read_video(pose, video, problems, on_video))
 
 
 def _through(pose: Pose, items: Iterable[_Item]) -> Iterator[Seen]:
@@ -124,12 +124,13 @@ def _read_photos(pose: Pose, photos: Sequence[Photo], problems: Problems) -> Ite
 
 
 def _read_video(
-    video: Video, problems: Problems, on_video: Callable[[Video, float, int | None], None]
+    pose: Pose, video: Video, problems: Problems, on_video: Callable[[Video, float, int | None], None]
 ) -> Iterator[_Item]:
     from hhrnet_deploy.visualize.video import VideoReader
 
     try:
         with VideoReader(video.source) as reader:
+            _check_frame_size(pose, video, reader.size)
             on_video(video, reader.fps, reader.announced)
             for frame in reader:
                 yield _Item(video, frame.image, frame.number, frame.time)
@@ -140,3 +141,13 @@ def _read_video(
                 )
     except HHRNetError as error:
         problems.add(str(error))
+
+
+def _check_frame_size(pose: Pose, video: Video, size: tuple[int, int]) -> None:
+    """Turn a video away before its first frame, so that the inputs after it are still looked at."""
+    if 0 in size:
+        return
+    try:
+        pose.check_size(*size)
+    except InputError as error:
+        raise InputError(f"{video.source}: {error.fact}", hint=error.hint) from error

@@ -73,6 +73,14 @@ class VideoReader:
         return fps if 0 < fps <= _MAX_FPS else _DEFAULT_FPS
 
     @property
+    def size(self) -> tuple[int, int]:
+        """(W, H) of the frames in pixels as announced; zeros where nothing is."""
+        import cv2
+
+        names = (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT)
+        return int(self._capture.get(names[0])), int(self._capture.get(names[1]))
+
+    @property
     def announced(self) -> int | None:
         """Number of frames the file says it has; None for cameras and streams."""
         import cv2
