@@ -168,7 +168,7 @@ def _how(available: int, count: int) -> str:
 
 def _plain(name: str) -> str:
     return (
-        "".join(letter if letter.isalnum() and letter.isascii() or letter in "_.-" else "_" for letter in name).lstrip(
+        "".join(letter if (letter.isalnum() and letter.isascii()) or letter in "_.-" else "_" for letter in name).lstrip(
             ".-"
         )
         or "images"

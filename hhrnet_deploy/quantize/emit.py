@@ -209,8 +209,9 @@ class _Writer:
     def _append_head(self, node: onnx.NodeProto) -> None:
         """A 1x1 convolution whose result leaves the graph, as a matrix product, where the graph has one size.
 
-        OpenVINO computes convolutions channels last; a product of the transposed rows writes (K, H*W) at once, where the
-        convolution needs a slow reordering of its channels afterwards. The deconvolution, which wants channels last, gets
+        OpenVINO computes convolutions channels last; a product of the transposed rows writes (K, H*W) at once, where
+        the convolution needs a slow reordering of its channels afterwards. The deconvolution, which wants channels
+        last, gets
         a convolution of its own: reading coarse once more costs less than the reordering.
         """
         weight, output = self.topology.constant(node.input[1]), str(node.output[0])

@@ -57,8 +57,8 @@ def to_half(model: onnx.ModelProto, entry: str, *, keep: Collection[str] = ()) -
 def emulate(model: onnx.ModelProto, entry: str, *, keep: Collection[str] = ()) -> onnx.ModelProto:
     """A float32 graph that gives float16's numbers: weights and every layer's output are rounded to half and back.
 
-    Sums inside a layer stay float32, as on tensor cores. CPU libraries run float16 graphs in float32, so the typed graph
-    itself would say nothing about float16 activations there.
+    Sums inside a layer stay float32, as on tensor cores. CPU libraries run float16 graphs in float32, so the typed
+    graph itself would say nothing about float16 activations there.
     """
     copy = onnx.ModelProto()
     copy.CopyFrom(model)

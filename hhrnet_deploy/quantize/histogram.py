@@ -56,7 +56,7 @@ class Histogram:
     @property
     def centres(self) -> Float64:
         """(BINS,) the middle of each bin."""
-        return (np.arange(BINS) + 0.5) * (self.top / BINS)
+        return (np.arange(BINS, dtype=np.float64) + 0.5) * np.float64(self.top / BINS)
 
 
 def threshold(histogram: Histogram, largest: float, method: Method, levels: int) -> float:

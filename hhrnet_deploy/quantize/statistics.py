@@ -134,7 +134,7 @@ class Statistics:
 
 
 def cached_path(header: Header) -> Path:
-    """Where the figures of this network and set are kept: ``calibration/cache`` in a checkout, else the user's cache."""
+    """Where the figures of a network and set are kept: ``calibration/cache`` in a checkout, else the user's cache."""
     shipped = resources.folder_of(resources.CALIBRATION)
     checkout = shipped.parent / "pyproject.toml"
     folder = shipped / "cache" if checkout.is_file() else cache_folder() / "calibration"
