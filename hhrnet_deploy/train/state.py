@@ -81,15 +81,14 @@ def save_state(path: Path, learner: Learner, recipe: dict[str, Any]) -> None:
         "random": torch.get_rng_state(),
     }
     try:
-        with replacing(path) as temporary:
-            torch.save(document, temporary)
-    except (OSError, RuntimeError) as error:
-        if isinstance(error, OSError) and error.errno != errno.ENOSPC:
-            raise
-        if isinstance(error, RuntimeError) and "file write failed" not in str(error).lower():
+        # Through a Python file: writing to a path, torch hides that the disk is full.
+        with replacing(path) as temporary, temporary.open("wb") as stream:
+            torch.save(document, stream)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise HHRNetError(
-            f"The checkpoint {path} could not be written: no space left on the disk.",
+            f"The checkpoint {path} could not be written: {error.strerror}.",
             hint="Free some space, then go on with --resume; the checkpoint before this one is whole.",
         ) from error
 
