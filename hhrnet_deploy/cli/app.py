@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from hhrnet_deploy.cli import bench, build, console, data, doctor, export, models, predict, train
+from hhrnet_deploy.cli import bench, build, calibrate, console, data, doctor, export, models, predict, train
 from hhrnet_deploy.cli.compile import compile_
 from hhrnet_deploy.cli.eval import eval_
 from hhrnet_deploy.errors import HHRNetError
@@ -27,6 +27,7 @@ app.command("models")(models.models)
 app.add_typer(data.app)
 app.command("doctor")(doctor.doctor)
 app.command("export")(export.export)
+app.command("calibrate")(calibrate.calibrate)
 app.command("build")(build.build)
 app.command("predict")(predict.predict)
 app.command("bench")(bench.bench)

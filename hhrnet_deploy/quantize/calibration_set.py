@@ -7,6 +7,7 @@ Written on the command line as ``coco:DIR[:SPLIT][:N]`` (any folder that `open_d
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -167,12 +168,7 @@ def _how(available: int, count: int) -> str:
 
 
 def _plain(name: str) -> str:
-    return (
-        "".join(letter if (letter.isalnum() and letter.isascii()) or letter in "_.-" else "_" for letter in name).lstrip(
-            ".-"
-        )
-        or "images"
-    )
+    return re.sub(r"[^A-Za-z0-9_.-]", "_", name).lstrip(".-") or "images"
 
 
 def _real(

@@ -78,7 +78,7 @@ def emit(
     Raises:
         InputError: the statistics lack a tensor that the plan quantises.
     """
-    writer = _Writer(topology, placement, statistics, family, method, biases or {})
+    writer = _Writer(topology, placement, statistics, family, method=method, biases=biases or {})
     return writer.written()
 
 
@@ -89,6 +89,7 @@ class _Writer:
         placement: Placement,
         statistics: Statistics,
         family: Family,
+        *,
         method: Method,
         biases: dict[str, npt.NDArray[np.float32]],
     ) -> None:
@@ -211,8 +212,7 @@ class _Writer:
 
         OpenVINO computes convolutions channels last; a product of the transposed rows writes (K, H*W) at once, where
         the convolution needs a slow reordering of its channels afterwards. The deconvolution, which wants channels
-        last, gets
-        a convolution of its own: reading coarse once more costs less than the reordering.
+        last, gets a convolution of its own: computing coarse twice costs less than the reordering.
         """
         weight, output = self.topology.constant(node.input[1]), str(node.output[0])
         shape = _head_shape(self.topology, node)
