@@ -45,6 +45,18 @@ def build(
         Literal["uint8", "float"] | None,
         typer.Option("--input", help="uint8: (N, H, W, 3) RGB pixels; float: (N, 3, H, W), normalised."),
     ] = None,
+    calibration: Annotated[
+        str | None,
+        typer.Option(
+            help="Images for fp16 and int8: coco:DIR[:SPLIT][:N], a folder, a manifest; default a synthetic set."
+        ),
+    ] = None,
+    ranges: Annotated[
+        Path | None, typer.Option(help="File of hhrnet calibrate with the ranges of this model and set.")
+    ] = None,
+    range_method: Annotated[
+        Literal["minmax", "percentile", "entropy", "mse"] | None, typer.Option(help="How int8 thresholds are chosen.")
+    ] = None,
     images: Annotated[
         Path | None, typer.Option(help="Folder of photos to compare on; default synthetic people.")
     ] = None,
@@ -73,11 +85,15 @@ def build(
         preset=preset,
         images=images,
         progress=console.info,
+        bar=console.progress,
         target=target,
         precision=precision,
         size=size,
         batch=batch,
         flip=flip,
+        calibration=calibration,
+        ranges=ranges,
+        range_method=range_method,
         input=input_,
     )
     if as_json:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import shlex
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from hhrnet_deploy.errors import InputError
 from hhrnet_deploy.export.exporting import ExportReport, export_onnx
 from hhrnet_deploy.export.samples import parity_shapes, sample_batches
 from hhrnet_deploy.files import sha256_of
+from hhrnet_deploy.pipeline.quantization import Bar, quantization_words, typed_for
 from hhrnet_deploy.pipeline.spec import EngineSpec
 from hhrnet_deploy.targets.bundle import (
     LAYERS,
@@ -29,8 +31,9 @@ from hhrnet_deploy.targets.bundle import (
 from hhrnet_deploy.targets.graph import Graph, Precision, read_graph
 from hhrnet_deploy.targets.manifest import Manifest, Shapes, Sources
 from hhrnet_deploy.targets.parity import TOLERANCES, Parity, check, compare
+from hhrnet_deploy.targets.quantization import Quantization
 from hhrnet_deploy.targets.registry import find_target
-from hhrnet_deploy.targets.target import Built, RunOptions, Target
+from hhrnet_deploy.targets.target import BuildSettings, Built, RunOptions, Target
 
 if TYPE_CHECKING:
     import torch
@@ -68,6 +71,9 @@ class _Job:
     precision: Precision
     rebuild: str
     images: str | Path | None
+    settings: BuildSettings
+    source: Graph
+    quantization: Quantization | None = None
 
 
 def build_engine(
@@ -78,6 +84,7 @@ def build_engine(
     preset: str | Path | Preset | None = None,
     images: str | Path | None = None,
     progress: Note | None = None,
+    bar: Bar | None = None,
     **changes: Any,
 ) -> BuildReport:
     """Build an engine bundle and measure it against its ONNX graph.
@@ -91,6 +98,7 @@ def build_engine(
         preset: of a checkpoint that does not say what it is.
         images: folder of photos to compare on; default synthetic people.
         progress: called with a line per step.
+        bar: gives a progress bar for (title, total); for targets that take minutes.
         **changes: fields of `EngineSpec` that replace the spec's, for example ``target="onnxruntime"``.
 
     Raises:
@@ -108,9 +116,14 @@ def build_engine(
     with tempfile.TemporaryDirectory(prefix="hhrnet-build-") as scratch:
         graph, export = _graph(model, wanted, preset, images=images, scratch=Path(scratch), note=note)
         precision = _precision(graph, wanted)
+        typed, quantization = typed_for(graph, precision, wanted, Path(scratch), note=note, bar=bar)
         folder = Path(output) if output is not None else _default_output(graph, target, precision)
         rebuild = _rebuild_command(model, folder, wanted, precision, preset)
-        manifest = _write(_Job(graph, target, precision, rebuild, images), folder, note)
+        with _reporting(bar, target) as report:
+            settings = BuildSettings(tensorrt=wanted.tensorrt, report=report)
+            manifest = _write(
+                _Job(typed, target, precision, rebuild, images, settings, graph, quantization), folder, note
+            )
     return BuildReport(
         path=str(folder),
         bytes=sum(entry.bytes for entry in manifest.files.values()),
@@ -184,37 +197,56 @@ def _write(job: _Job, folder: Path, note: Note) -> Manifest:
     job.target.check_graph(job.graph)
     with writing_bundle(folder) as temporary:
         note(f"building for {job.target.name} in {job.precision}")
-        built = job.target.build(job.graph, temporary, job.precision)
+        built = job.target.build(job.graph, temporary, job.precision, job.settings)
         write_layers(temporary, built.layers)
-        note("comparing with the ONNX graph")
-        parity = _parity(job, built, temporary)
-        check(parity, TOLERANCES[job.precision], what=f"Engine {folder}")
+        parity = _checked_parity(job, built, temporary, folder, note)
         manifest = write_manifest(temporary, _manifest(job, built, temporary, parity))
     return manifest
+
+
+def _checked_parity(job: _Job, built: Built, temporary: Path, folder: Path, note: Note) -> Parity | None:
+    reason = job.target.cannot_run_here()
+    if reason is not None:
+        note(f"not compared with the ONNX graph: {reason}")
+        return None
+    note("comparing with the ONNX graph")
+    parity = _parity(job, built, temporary)
+    check(parity, TOLERANCES[job.precision], what=f"Engine {folder}")
+    return parity
+
+
+@contextmanager
+def _reporting(bar: Bar | None, target: Target) -> Iterator[Callable[[float, str], None]]:
+    """What a target reports its progress to, in percent of ``bar``."""
+    if bar is None or not target.slow_to_build:
+        yield lambda share, phase: None
+        return
+    with bar(f"building for {target.name}", 100) as advance:
+        yield lambda share, phase: advance(int(100 * share), phase)
 
 
 def _parity(job: _Job, built: Built, folder: Path) -> Parity:
     from hhrnet_deploy.targets.onnxruntime import OnnxRuntimeRunner
 
-    graph = job.graph
+    graph = job.source
     shapes = parity_shapes(graph.metadata.short_side, graph.size and graph.size[::-1], graph.batch)
     batches, origin = sample_batches(shapes, job.images)
     onnx_info = graph.info("the ONNX graph", "onnxruntime", graph.metadata.precision)
     with OnnxRuntimeRunner(graph.path, onnx_info, RunOptions()) as reference:
         expected = [reference.heads(batch) for batch in batches]
-    info = graph.info("the engine", job.target.name, job.precision)
+    info = job.graph.info("the engine", job.target.name, job.precision)
     with job.target.runner(folder, info, dict(built.hints), RunOptions()) as engine:
         pairs = [(heads, engine.heads(batch)) for heads, batch in zip(expected, batches, strict=True)]
     return Parity(reference="onnx", images=origin, shapes=tuple(shapes), outputs=compare(pairs))
 
 
-def _manifest(job: _Job, built: Built, folder: Path, parity: Parity) -> Manifest:
-    meta, size = job.graph.metadata, job.graph.size
+def _manifest(job: _Job, built: Built, folder: Path, parity: Parity | None) -> Manifest:
+    meta = job.graph.metadata
     return Manifest(
         tool_version=tool_version(),
         target=job.target.name,
         target_version=job.target.version(),
-        device=job.target.device(),
+        device=built.device or job.target.device(),
         precision=job.precision,
         preset=meta.preset,
         skeleton=meta.skeleton,
@@ -222,19 +254,35 @@ def _manifest(job: _Job, built: Built, folder: Path, parity: Parity) -> Manifest
         input=meta.input,
         outputs=meta.outputs,
         flip=meta.flip,
-        shapes=Shapes(batch=job.graph.batch, width=size[0] if size else None, height=size[1] if size else None),
+        shapes=_shapes(job.graph, built),
         hints=built.hints,
-        sources=Sources(onnx=sha256_of(job.graph.path), checkpoint=meta.checkpoint_sha256),
+        sources=_sources(job),
+        quantization=job.quantization,
         files=file_entries(folder, (*built.files, LAYERS)),
         parity=parity,
+        parity_missing=job.target.cannot_run_here() if parity is None else None,
         rebuild=job.rebuild,
     )
+
+
+def _shapes(graph: Graph, built: Built) -> Shapes:
+    width, height = graph.size or (None, None)
+    batches = [profile.max[0] for profile in built.profiles]
+    largest = min(batches) if batches and graph.batch is None else None
+    return Shapes(batch=graph.batch, width=width, height=height, max_batch=largest, profiles=built.profiles)
 
 
 def _preset_name(preset: str | Path | Preset) -> str:
     from hhrnet_deploy.model.presets import find_preset
 
     return find_preset(preset).name if isinstance(preset, str | Path) else preset.name
+
+
+def _sources(job: _Job) -> Sources:
+    calibration = None if job.quantization is None else job.quantization.calibration.set_sha256
+    return Sources(
+        onnx=sha256_of(job.graph.path), checkpoint=job.graph.metadata.checkpoint_sha256, calibration=calibration
+    )
 
 
 def _default_output(graph: Graph, target: Target, precision: str) -> Path:
@@ -257,4 +305,4 @@ def _rebuild_command(
     words += ["--batch", str(wanted.batch)] if wanted.batch is not None else []
     words += ["--flip"] if wanted.flip else []
     words += ["--input", wanted.input] if wanted.input != "uint8" else []
-    return shlex.join([*words, "-o", str(folder)])
+    return shlex.join([*words, *quantization_words(wanted), *wanted.tensorrt.words(), "-o", str(folder)])

@@ -5,13 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from hhrnet_deploy.errors import InputError
 from hhrnet_deploy.export.options import parse_batch, parse_size
+from hhrnet_deploy.quantize.histogram import Method
 from hhrnet_deploy.resources import SPEC, find
 from hhrnet_deploy.targets.graph import Precision
 from hhrnet_deploy.targets.registry import default_target, find_target
+from hhrnet_deploy.targets.trt_options import TensorRtOptions
 
 
 class EngineSpec(BaseModel):
@@ -24,6 +26,10 @@ class EngineSpec(BaseModel):
         batch: a number for exactly so many images, or ``dynamic``; default 1 for a fixed size, else dynamic.
         flip: run the mirrored images inside the engine.
         input: ``uint8`` pixels or normalised ``float``.
+        calibration: the set for fp16 and int8, as ``hhrnet calibrate`` reads it; default the committed synthetic one.
+        ranges: a file of ``hhrnet calibrate`` to take the ranges from, or to keep them in.
+        range_method: how int8 thresholds are chosen.
+        tensorrt: how TensorRT and TensorRT-RTX build it; see `TensorRtOptions`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -34,6 +40,10 @@ class EngineSpec(BaseModel):
     batch: int | Literal["dynamic"] | None = None
     flip: bool = False
     input: Literal["uint8", "float"] = "uint8"
+    calibration: str | None = None
+    ranges: Path | None = None
+    range_method: Method | None = None
+    tensorrt: TensorRtOptions = Field(default_factory=TensorRtOptions)
 
     @field_validator("target")
     @classmethod
@@ -54,14 +64,27 @@ class EngineSpec(BaseModel):
     def _readable_batch(cls, value: Any) -> int | str | None:
         return value if value in (None, "dynamic") else parse_batch(str(value))
 
+    @model_validator(mode="after")
+    def _belong_to_the_target(self) -> EngineSpec:
+        if self.tensorrt != TensorRtOptions() and not find_target(self.target).takes_tensorrt_options:
+            words = " ".join(self.tensorrt.words())
+            raise ValueError(f"the target {self.target} has no options of TensorRT, got {words}")
+        return self
+
     def with_changes(self, **changes: Any) -> EngineSpec:
         """This spec with the fields that are not None taken over; validated like a file.
+
+        ``tensorrt`` may be a dictionary with some of its fields; the others stay.
 
         Raises:
             InputError: a value does not fit.
         """
         given = {key: value for key, value in changes.items() if value is not None}
-        return _validated({**self.model_dump(exclude_unset=True), **given}, "the options")
+        document = self.model_dump(exclude_unset=True)
+        if isinstance(given.get("tensorrt"), dict):
+            asked = {key: value for key, value in given["tensorrt"].items() if value is not None}
+            given["tensorrt"] = {**document.get("tensorrt", {}), **asked}
+        return _validated({**document, **given}, "the options")
 
 
 def load_spec(name_or_path: str | Path) -> EngineSpec:

@@ -77,7 +77,7 @@ def writing_bundle(path: str | Path) -> Iterator[Path]:
 
 def write_layers(folder: Path, layers: tuple[Layer, ...]) -> None:
     """Write ``layers.json``: name, type and precision of every layer."""
-    text = json.dumps([layer.model_dump() for layer in layers], indent=1)
+    text = json.dumps([layer.model_dump(exclude_defaults=True) for layer in layers], indent=1)
     (folder / LAYERS).write_text(text + "\n", encoding="utf-8")
 
 
@@ -126,12 +126,16 @@ def check_runs_here(bundle: Bundle, target: Target) -> None:
     missing = sorted({*target.needed_files, LAYERS} - manifest.files.keys())
     if missing:
         raise _broken(f"Engine bundle {bundle.folder} does not list {', '.join(missing)}.", manifest.rebuild)
-    pairs = (
-        ("hhrnet-deploy", manifest.tool_version, tool_version()),
-        (target.name, manifest.target_version, target.version()),
-        ("device", manifest.device, target.device()),
+    version, device = target.version(), target.device()
+    checks = (
+        ("hhrnet-deploy", manifest.tool_version, tool_version(), manifest.tool_version == tool_version()),
+        (
+            *(target.name, manifest.target_version, version),
+            target.opens_version(manifest.target_version, version, manifest.hints),
+        ),
+        ("device", manifest.device, device, target.runs_on(manifest.device, device)),
     )
-    different = [f"{what} {built} (here: {here})" for what, built, here in pairs if built != here]
+    different = [f"{what} {built} (here: {here})" for what, built, here, fits in checks if not fits]
     if different:
         raise _broken(f"Engine bundle {bundle.folder} was built with {', '.join(different)}.", manifest.rebuild)
 

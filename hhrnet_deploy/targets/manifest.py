@@ -13,7 +13,9 @@ from hhrnet_deploy.config import DecodeConfig
 from hhrnet_deploy.skeletons import Skeleton
 from hhrnet_deploy.targets.graph import Precision
 from hhrnet_deploy.targets.parity import Parity
+from hhrnet_deploy.targets.quantization import Quantization
 from hhrnet_deploy.targets.runner import MULTIPLE, RunnerInfo
+from hhrnet_deploy.targets.trt_options import Profile
 
 SCHEMA_VERSION: Final = 1
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
@@ -31,12 +33,14 @@ class Shapes(_Model):
         batch: N when it runs exactly N images; None takes any number up to ``max_batch``.
         height, width: when it takes that size only, both or neither.
         max_batch: the largest batch of an engine with a dynamic one; None without a limit.
+        profiles: the optimisation profiles of a TensorRT engine; other inputs than theirs are refused.
     """
 
     batch: int | None = Field(None, ge=1)
     height: Side | None = None
     width: Side | None = None
     max_batch: int | None = Field(None, ge=1)
+    profiles: tuple[Profile, ...] = ()
 
 
 class Sources(_Model):
@@ -69,7 +73,10 @@ class Manifest(_Model):
         decode: the settings of an engine with people as outputs.
         sources: what it was made from.
         files: every file of the bundle but the manifest, by name.
-        parity: the difference from its ONNX graph, measured when it was built.
+        quantization: what was decided about number types; None for a float32 or bf16 engine, and for one made from a
+            graph that was typed before.
+        parity: the difference from its ONNX graph, measured when it was built; None where it could not run there.
+        parity_missing: why not.
         rebuild: the command that builds it again.
         digest: SHA-256 of this document without this field, so that an edit shows.
     """
@@ -91,7 +98,9 @@ class Manifest(_Model):
     decode: DecodeConfig | None = None
     sources: Sources
     files: dict[str, FileEntry]
+    quantization: Quantization | None = None
     parity: Parity | None = None
+    parity_missing: str | None = None
     rebuild: str
     digest: str = ""
 

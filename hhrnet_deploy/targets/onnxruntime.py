@@ -14,7 +14,7 @@ from hhrnet_deploy.lazy import require
 from hhrnet_deploy.targets.graph import INPUT, Graph
 from hhrnet_deploy.targets.normalize import normalize
 from hhrnet_deploy.targets.runner import Images, Runner, RunnerInfo
-from hhrnet_deploy.targets.target import Built, Layer, RunOptions, Target
+from hhrnet_deploy.targets.target import BuildSettings, Built, Layer, RunOptions, Target
 
 MODEL = "model.onnx"
 
@@ -27,7 +27,7 @@ class OnnxRuntime(Target):
     """The ONNX file itself, run on the CPU."""
 
     name: ClassVar[str] = "onnxruntime"
-    precisions: ClassVar[tuple[str, ...]] = ("fp32",)
+    precisions: ClassVar[tuple[str, ...]] = ("fp32", "fp16", "int8")
     needed_files: ClassVar[tuple[str, ...]] = (MODEL,)
 
     def version(self) -> str:
@@ -38,7 +38,7 @@ class OnnxRuntime(Target):
         """Always the CPU."""
         return "CPU"
 
-    def build(self, graph: Graph, folder: Path, precision: str) -> Built:
+    def build(self, graph: Graph, folder: Path, precision: str, settings: BuildSettings) -> Built:
         """Copy the graph; the session optimises it when it is opened."""
         shutil.copyfile(graph.path, folder / MODEL)
         return Built((MODEL,), {}, _layers(folder / MODEL))

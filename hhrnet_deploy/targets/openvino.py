@@ -18,13 +18,13 @@ from hhrnet_deploy.lazy import require
 from hhrnet_deploy.targets.graph import Graph
 from hhrnet_deploy.targets.normalize import normalize
 from hhrnet_deploy.targets.runner import Images, Runner, RunnerInfo
-from hhrnet_deploy.targets.target import Built, Layer, RunOptions, Target
+from hhrnet_deploy.targets.target import BuildSettings, Built, Layer, RunOptions, Target
 
 MODEL, WEIGHTS = "model.xml", "model.bin"
 HINT = "INFERENCE_PRECISION_HINT"
 _DEVICE = "CPU"
 # What the graph says -> the type of the arithmetic that is not quantised.
-_ARITHMETIC = {"fp32": "f32", "bf16": "bf16"}
+_ARITHMETIC = {"fp32": "f32", "bf16": "bf16", "fp16": "f32", "int8": "f32"}
 # OpenVINO's names for the value of the hint, as it is read back.
 _ELEMENT_TYPES = {"f32": "float32", "bf16": "bfloat16"}
 
@@ -48,7 +48,7 @@ class OpenVino(Target):
         """Always the CPU; IR files run on any."""
         return _DEVICE
 
-    def build(self, graph: Graph, folder: Path, precision: str) -> Built:
+    def build(self, graph: Graph, folder: Path, precision: str, settings: BuildSettings) -> Built:
         """Convert to IR, weights as they are (no compression to half precision)."""
         ov = _openvino()
         core = ov.Core()

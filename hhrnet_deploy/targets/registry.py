@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 
 from hhrnet_deploy.errors import InputError
 from hhrnet_deploy.targets.target import Target
+from hhrnet_deploy.targets.trt_device import compute_capability
 
 # target -> module that holds its `Target` as TARGET; imported when it is asked for.
 _MODULES = {
     "openvino": "hhrnet_deploy.targets.openvino",
     "onnxruntime": "hhrnet_deploy.targets.onnxruntime",
+    "tensorrt": "hhrnet_deploy.targets.tensorrt",
+    "tensorrt-rtx": "hhrnet_deploy.targets.tensorrt_rtx",
 }
-_DEFAULT = "openvino"
 
 
 def target_names() -> list[str]:
@@ -21,8 +24,10 @@ def target_names() -> list[str]:
 
 
 def default_target() -> str:
-    """The target taken where none is named."""
-    return _DEFAULT
+    """The target taken where none is named: tensorrt where it and a CUDA card are found, else openvino."""
+    if importlib.util.find_spec("tensorrt") is not None and compute_capability() is not None:
+        return "tensorrt"
+    return "openvino"
 
 
 def find_target(name: str) -> Target:

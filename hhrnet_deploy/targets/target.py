@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
@@ -12,6 +13,7 @@ from pydantic import BaseModel, ConfigDict
 from hhrnet_deploy.errors import InputError
 from hhrnet_deploy.targets.graph import Graph
 from hhrnet_deploy.targets.runner import Runner, RunnerInfo
+from hhrnet_deploy.targets.trt_options import Profile, TensorRtOptions
 
 
 class Layer(BaseModel):
@@ -21,6 +23,8 @@ class Layer(BaseModel):
         name: as the target calls it.
         type: kind of the layer, in the target's words.
         precision: the type it computes in, for example ``f32``, ``bf16``, ``i8``.
+        inputs, outputs: types of the tensors that go in and come out, where the target tells.
+        nodes: names of the ONNX nodes it was made of, where the target tells.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -28,6 +32,9 @@ class Layer(BaseModel):
     name: str
     type: str
     precision: str
+    inputs: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+    nodes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -38,11 +45,28 @@ class Built:
         files: names of the files, relative to the folder.
         hints: run-time settings that belong to the engine; set when it is opened, and read back.
         layers: what runs, and in which precision.
+        profiles: the input shapes it was optimised for, where the target has such.
+        device: what it runs on; None where that is the device it was built on.
     """
 
     files: tuple[str, ...]
     hints: dict[str, str] = field(default_factory=dict)
     layers: tuple[Layer, ...] = ()
+    profiles: tuple[Profile, ...] = ()
+    device: str | None = None
+
+
+@dataclass(frozen=True)
+class BuildSettings:
+    """What a build may need beside graph and precision.
+
+    Attributes:
+        tensorrt: of TensorRT and TensorRT-RTX; other targets have no such settings.
+        report: called now and then with the share that is done, 0 to 1, and what is being done.
+    """
+
+    tensorrt: TensorRtOptions = field(default_factory=TensorRtOptions)
+    report: Callable[[float, str], None] = lambda share, phase: None
 
 
 @dataclass(frozen=True)
@@ -74,11 +98,15 @@ class Target(ABC):
         name: as in ``--target``.
         precisions: what it can build.
         needed_files: the files without which a bundle of this target cannot run.
+        slow_to_build: a build takes long enough for a progress bar, and reports to one.
+        takes_tensorrt_options: `TensorRtOptions` mean something to it.
     """
 
     name: ClassVar[str]
     precisions: ClassVar[tuple[str, ...]]
     needed_files: ClassVar[tuple[str, ...]]
+    slow_to_build: ClassVar[bool] = False
+    takes_tensorrt_options: ClassVar[bool] = False
 
     @abstractmethod
     def version(self) -> str:
@@ -93,12 +121,24 @@ class Target(ABC):
         """What an engine built here runs on: ``CPU``, or the compute capability."""
 
     @abstractmethod
-    def build(self, graph: Graph, folder: Path, precision: str) -> Built:
+    def build(self, graph: Graph, folder: Path, precision: str, settings: BuildSettings) -> Built:
         """Write the engine of ``graph`` into ``folder``; ``precision`` is one of `precisions`."""
 
     @abstractmethod
     def runner(self, folder: Path, info: RunnerInfo, hints: dict[str, str], options: RunOptions) -> Runner:
         """A runner of the engine in ``folder``; loads nothing yet."""
+
+    def cannot_run_here(self) -> str | None:
+        """Why an engine that was built here cannot run here; None where it can."""
+        return None
+
+    def runs_on(self, built_for: str, here: str) -> bool:
+        """Whether an engine for the device ``built_for`` runs on the device ``here``."""
+        return built_for == here
+
+    def opens_version(self, built_with: str, here: str, hints: dict[str, str]) -> bool:
+        """Whether the release ``here`` opens an engine of the release ``built_with``."""
+        return built_with == here
 
     def check_precision(self, precision: str) -> None:
         """Refuse a precision that this target cannot build.

@@ -16,7 +16,7 @@ from hhrnet_deploy.skeletons import COCO
 from hhrnet_deploy.targets.opening import open_model
 from hhrnet_deploy.targets.registry import find_target
 from hhrnet_deploy.targets.runner import Runner, RunnerInfo
-from hhrnet_deploy.targets.target import RunOptions
+from hhrnet_deploy.targets.target import BuildSettings, RunOptions
 from hhrnet_deploy.targets.torch import TorchRunner
 
 
@@ -41,7 +41,7 @@ def built(target: str, onnx_file: Path, folder: Path, precision: str = "fp32", *
 
     graph, library = read_graph(onnx_file), find_target(target)
     folder.mkdir(exist_ok=True)
-    made = library.build(graph, folder, precision)
+    made = library.build(graph, folder, precision, BuildSettings())
     return library.runner(folder, graph.info("engine", target, precision), dict(made.hints), RunOptions(**options))
 
 

@@ -1,0 +1,78 @@
+"""TensorRT-RTX: engines for RTX cards, built without one; the card compiles the last step when it opens them."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from hhrnet_deploy.errors import InputError
+from hhrnet_deploy.targets.graph import Graph
+from hhrnet_deploy.targets.target import Layer
+from hhrnet_deploy.targets.trt_builder import Plan
+from hhrnet_deploy.targets.trt_device import compute_capability
+from hhrnet_deploy.targets.trt_layers import layers_of_log
+from hhrnet_deploy.targets.trt_options import TensorRtOptions
+from hhrnet_deploy.targets.trt_target import Cards, TrtTarget
+
+# Options that only TensorRT has: RTX picks kernels on the card that opens the engine.
+_TENSORRT_ONLY = ("timing_cache", "hardware_compatible", "version_compatible")
+
+
+class TensorRtRtx(TrtTarget):
+    """``model.plan`` for one or several compute capabilities."""
+
+    name: ClassVar[str] = "tensorrt-rtx"
+    module: ClassVar[str] = "tensorrt_rtx"
+
+    def check_graph(self, graph: Graph) -> None:
+        """Refuse graphs that decode: TensorRT-RTX takes no plugins.
+
+        Raises:
+            InputError: people as outputs.
+        """
+        if graph.metadata.outputs == "people":
+            raise InputError(
+                f"{graph.path} decodes inside the graph; TensorRT-RTX takes no plugins.",
+                hint="Build it with --target tensorrt, or export it without --decode plugin.",
+            )
+
+    def runs_on(self, built_for: str, here: str) -> bool:
+        """Whether the card is among those it was built for."""
+        return here in built_for.split()
+
+    def _cards(self, options: TensorRtOptions) -> Cards:
+        given = options.model_dump(exclude_defaults=True)
+        if refused := [name for name in _TENSORRT_ONLY if name in given]:
+            raise InputError(
+                f"TensorRT-RTX has no --{refused[0].replace('_', '-')}: it picks kernels on the card that opens the "
+                "engine.",
+                hint="Leave it out, name the cards with --compute-capabilities, or use --target tensorrt.",
+            )
+        known = _known(self.load().ComputeCapability)
+        if options.compute_capabilities:
+            return self._asked(options.compute_capabilities, known)
+        here = compute_capability()
+        if here is None:
+            return Cards(tuple(known.values()), " ".join(known))
+        return Cards((known.get(here, "CURRENT"),), here)
+
+    def _asked(self, wanted: tuple[str, ...], known: dict[str, str]) -> Cards:
+        devices = [f"sm_{text.replace('.', '')}" for text in wanted]
+        for text, device in zip(wanted, devices, strict=True):
+            if device not in known:
+                raise InputError(
+                    f"TensorRT-RTX {self.version()} does not build for compute capability {text}.",
+                    hint=f"It builds for {', '.join(f'{name[3:-1]}.{name[-1]}' for name in known)}.",
+                )
+        return Cards(tuple(known[device] for device in devices), " ".join(devices))
+
+    def _layers(self, plan: Plan) -> tuple[Layer, ...]:
+        return layers_of_log(plan.log.layers)
+
+
+def _known(members: object) -> dict[str, str]:
+    """``sm_89`` -> ``SM89`` of every card this release builds for, oldest first."""
+    numbers = sorted(int(name[2:]) for name in dir(members) if name.startswith("SM") and name[2:].isdigit())
+    return {f"sm_{number}": f"SM{number}" for number in numbers}
+
+
+TARGET = TensorRtRtx()

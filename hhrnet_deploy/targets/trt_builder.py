@@ -1,0 +1,224 @@
+"""One builder for TensorRT 10 and 11 and for TensorRT-RTX: the module is passed in, the calls are the same.
+
+Networks are strongly typed: a precision is a property of the ONNX graph (float16 tensors, Q/DQ pairs), never a flag.
+Only names that exist in all of these modules are used; the few others are asked for by name and refused with the
+release that has them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from hhrnet_deploy.errors import HHRNetError, InputError
+from hhrnet_deploy.files import write_bytes
+from hhrnet_deploy.targets.graph import INPUT, Graph
+from hhrnet_deploy.targets.trt_callbacks import Log, Progress, Report, make_logger, make_monitor
+from hhrnet_deploy.targets.trt_options import Profile, TensorRtOptions
+
+if TYPE_CHECKING:
+    import onnx
+
+_STANDARD_DOMAINS = ("", "ai.onnx")
+_HARDWARE = {"ampere+": "AMPERE_PLUS", "same-capability": "SAME_COMPUTE_CAPABILITY"}
+_WAIT = 0.1  # seconds between two looks at Ctrl-C
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A serialised engine and what was said while it was built."""
+
+    data: bytes
+    log: Log
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to build.
+
+    Attributes:
+        graph: the typed graph.
+        profiles: its optimisation profiles; none where it has one shape.
+        options: see `TensorRtOptions`.
+        capabilities: names of ``ComputeCapability`` that TensorRT-RTX builds for; empty for TensorRT.
+        report: shows the progress.
+    """
+
+    graph: Graph
+    profiles: tuple[Profile, ...]
+    options: TensorRtOptions
+    capabilities: tuple[str, ...]
+    report: Report
+
+
+def build_plan(trt: Any, request: Request) -> Plan:
+    """Build the engine; Ctrl-C cancels it at TensorRT's next step.
+
+    Args:
+        trt: the module ``tensorrt`` or ``tensorrt_rtx``.
+        request: what to build.
+
+    Raises:
+        InputError: an operator or a graph that TensorRT does not take.
+        HHRNetError: the build failed; with what TensorRT said.
+        KeyboardInterrupt: it was cancelled.
+    """
+    progress = Progress(request.report)
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="hhrnet-build") as worker:
+        # In a thread of its own, because the main one has to be free to see Ctrl-C while TensorRT is busy.
+        future = worker.submit(_build, trt, request, progress)
+        try:
+            return _waited(future)
+        except BaseException:
+            progress.cancel()
+            raise
+
+
+def _waited(future: Future[Plan]) -> Plan:
+    while not future.done():
+        time.sleep(_WAIT)
+    return future.result()
+
+
+def _build(trt: Any, request: Request, progress: Progress) -> Plan:
+    log = Log()
+    logger = make_logger(trt, log)
+    builder = trt.Builder(logger)
+    if builder is None:
+        raise HHRNetError(_said(f"{trt.__name__} cannot start", log))
+    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    parser = trt.OnnxParser(network, logger)
+    _parse(trt, parser, request.graph)
+    config = builder.create_builder_config()
+    _configure(trt, config, request)
+    for profile in request.profiles:
+        _add_profile(builder, config, profile, request.graph.metadata.input)
+    monitor = make_monitor(trt, progress)
+    config.progress_monitor = monitor
+    cache = request.options.timing_cache
+    timings = None if cache is None else _load_timings(config, cache)
+    serialized = builder.build_serialized_network(network, config)
+    if progress.cancelled:
+        raise KeyboardInterrupt
+    if serialized is None:
+        raise HHRNetError(
+            _said(f"{trt.__name__} {trt.__version__} could not build {request.graph.path}", log),
+            hint="Where memory ran out: smaller --shapes, --max-batch or --workspace-mib.",
+        )
+    if cache is not None and timings is not None:
+        write_bytes(cache, bytes(config.get_timing_cache().serialize()))
+    return Plan(bytes(serialized), log)
+
+
+def _parse(trt: Any, parser: Any, graph: Graph) -> None:
+    refuse_unknown_operators(trt, parser, graph.path)
+    if parser.parse_from_file(str(graph.path)):
+        return
+    errors = [parser.get_error(number) for number in range(parser.num_errors)]
+    lines = [f"{error.node_operator()} {error.node_name()}: {error.desc()}" for error in errors]
+    raise InputError(
+        f"{trt.__name__} {trt.__version__} does not take {graph.path}: " + "; ".join(lines or ["it gives no reason"]),
+        hint="Graphs of `hhrnet export` and `hhrnet build` are taken; export the checkpoint again.",
+    )
+
+
+def refuse_unknown_operators(trt: Any, parser: Any, path: Path) -> None:
+    """Name the operators that need a plugin before the parser sees them: TensorRT-RTX's ends the process on one.
+
+    Raises:
+        InputError: the graph has such operators.
+    """
+    import onnx
+
+    model = onnx.load(str(path), load_external_data=False)
+    unknown = sorted(
+        {
+            f"{node.domain}.{node.op_type}" if node.domain else node.op_type
+            for node in _nodes(model.graph.node)
+            if node.domain not in _STANDARD_DOMAINS or not parser.supports_operator(node.op_type)
+        }
+    )
+    if unknown:
+        raise InputError(
+            f"{path} holds operators that {trt.__name__} {trt.__version__} does not know: {', '.join(unknown)}.",
+            hint="TensorRT-RTX takes no plugins. Export with heads as outputs, without --decode plugin."
+            if "rtx" in trt.__name__
+            else "Export with heads as outputs, or use the TensorRT release the operators are made for.",
+        )
+
+
+def _nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
+    """Every node, those of branches and loops included."""
+    for node in nodes:
+        yield node
+        for attribute in node.attribute:
+            yield from _nodes(attribute.g.node)
+            for graph in attribute.graphs:
+                yield from _nodes(graph.node)
+
+
+def _configure(trt: Any, config: Any, request: Request) -> None:
+    options = request.options
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
+    _set(config, trt.BuilderFlag.TF32, options.tf32)
+    _set(config, trt.BuilderFlag.REFIT, options.refit)
+    _set(config, trt.BuilderFlag.STRIP_PLAN, options.strip)
+    _set(config, trt.BuilderFlag.VERSION_COMPATIBLE, options.version_compatible)
+    if options.workspace_mib is not None:
+        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_mib << 20)
+    if options.optimization_level is not None:
+        config.builder_optimization_level = options.optimization_level
+    if options.hardware_compatible is not None:
+        name = _HARDWARE[options.hardware_compatible]
+        config.hardware_compatibility_level = _member(trt, "HardwareCompatibilityLevel", name)
+    if request.capabilities:
+        config.num_compute_capabilities = len(request.capabilities)
+        for number, name in enumerate(request.capabilities):
+            config.set_compute_capability(_member(trt, "ComputeCapability", name), number)
+
+
+def _set(config: Any, flag: Any, wanted: bool) -> None:
+    if wanted:
+        config.set_flag(flag)
+    else:
+        config.clear_flag(flag)
+
+
+def _member(trt: Any, enum: str, name: str) -> Any:
+    """A member that not every release has."""
+    members = getattr(trt, enum)
+    if not hasattr(members, name):
+        raise InputError(
+            f"{trt.__name__} {trt.__version__} does not have {enum} {name}.",
+            hint=f"It has: {', '.join(sorted(n for n in dir(members) if n.isupper()))}.",
+        )
+    return getattr(members, name)
+
+
+def _add_profile(builder: Any, config: Any, profile: Profile, layout: Literal["uint8", "float"]) -> None:
+    made = builder.create_optimization_profile()
+    smallest, tuned, largest = (
+        (count, height, width, 3) if layout == "uint8" else (count, 3, height, width)
+        for count, height, width in (profile.min, profile.opt, profile.max)
+    )
+    made.set_shape(INPUT, smallest, tuned, largest)
+    if config.add_optimization_profile(made) < 0:
+        raise InputError(f"TensorRT does not take the profile {profile.min} to {profile.max}.")
+
+
+def _load_timings(config: Any, path: Path) -> Any:
+    """The timing cache of the file, or an empty one; TensorRT checks that it is of this release and card."""
+    data = path.read_bytes() if path.is_file() else b""
+    cache = config.create_timing_cache(data)
+    if cache is None or not config.set_timing_cache(cache, False):
+        cache = config.create_timing_cache(b"")
+        config.set_timing_cache(cache, False)
+    return cache
+
+
+def _said(fact: str, log: Log) -> str:
+    return f"{fact}: {'; '.join(log.errors)}" if log.errors else f"{fact}; it gives no reason."
