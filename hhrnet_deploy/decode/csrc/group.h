@@ -161,11 +161,10 @@ HHRNET_HD void match_joint(const Group& group, const Grouping& g, int joint, int
         const bool accepted =
             column < considered && tag_distance(g.tag(joint, which), s.person_tag + column * g.dims, g.dims) <
                                        g.settings.tag_threshold;
-        if (accepted) {
-            if (group.rank() == 0) take_joint(g, column, joint, which, s.arrived_count[column], s);
-            group.barrier();
-        } else {
+        if (!accepted) {
             start_person(group, g, joint, which, s);
+        } else if (group.rank() == 0) {
+            take_joint(g, column, joint, which, s.arrived_count[column], s);
         }
     }
 }

@@ -263,7 +263,8 @@ HHRNET_HD void find_place(const Group& group, const Refinement& r, const float* 
 
 HHRNET_HD void fill_keypoint(const Refinement& r, int index, float* keypoint) {
     const Projection& p = r.projection;
-    const int y = clamped(index / p.width, 0, p.height - 1), x = index % p.width;
+    const int place = clamped(index, 0, p.width * p.height - 1);
+    const int y = place / p.width, x = place % p.width;
     const float heat = sample_heat(p, r.joint, y, x);
     if (!(heat > 0.0f)) return;
     const Offset offset = quarter_offset(p, r.joint, x, y);
@@ -285,12 +286,9 @@ HHRNET_HD void refine_joint(const Group& group, const Refinement& r, int people,
     group.barrier();
     for (int person = first; person < people; ++person) {
         float* keypoint = keypoint_of(person);
-        const bool missing = keypoint[2] == 0.0f;
-        group.barrier();
-        if (!missing) continue;
+        if (keypoint[2] != 0.0f) continue;
         find_place(group, r, person_tags + size_t(person) * dims, s);
         if (group.rank() == 0) fill_keypoint(r, index_of(s.best), keypoint);
-        group.barrier();
     }
 }
 
