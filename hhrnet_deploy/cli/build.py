@@ -13,13 +13,19 @@ from hhrnet_deploy.cli.export import print_parity
 if TYPE_CHECKING:
     from hhrnet_deploy.pipeline.build import BuildReport
 
+_TENSORRT = "TensorRT and TensorRT-RTX"
+
 
 def build(
     model: Annotated[
         str, typer.Argument(help="ONNX file of hhrnet export, checkpoint, or 'default' for the model that ships.")
     ] = "default",
     target: Annotated[
-        str | None, typer.Option(help="Library the engine is for: openvino, onnxruntime; default openvino.")
+        str | None,
+        typer.Option(
+            help="Library the engine is for: openvino, onnxruntime, tensorrt, tensorrt-rtx; default tensorrt where it "
+            "and a CUDA card are found, else openvino."
+        ),
     ] = None,
     precision: Annotated[
         Literal["fp32", "bf16", "fp16", "int8"] | None, typer.Option(help="Default that of the graph.")
@@ -29,7 +35,7 @@ def build(
         typer.Option("--output", "-o", help="Bundle folder; default engines/<preset>-<target>-<precision>."),
     ] = None,
     spec: Annotated[
-        str | None, typer.Option(help="Engine spec: a file, or the name of one that ships (cpu, onnxruntime, ...).")
+        str | None, typer.Option(help="Engine spec: a file, or the name of one that ships (cpu, t4, rtx4090, ...).")
     ] = None,
     preset: options.Preset = None,
     size: Annotated[
@@ -60,6 +66,56 @@ def build(
     images: Annotated[
         Path | None, typer.Option(help="Folder of photos to compare on; default synthetic people.")
     ] = None,
+    shapes: Annotated[
+        str | None,
+        typer.Option(
+            help="Height x width per optimisation profile, 512x704,704x512, or ranges smallest:tuned:largest; default "
+            "landscape and portrait up to 4:1.",
+            rich_help_panel=_TENSORRT,
+        ),
+    ] = None,
+    max_batch: Annotated[
+        int | None, typer.Option(min=1, help="Largest batch of a dynamic one; default 8.", rich_help_panel=_TENSORRT)
+    ] = None,
+    compute_capabilities: Annotated[
+        str | None,
+        typer.Option(
+            help="Cards a TensorRT-RTX engine is for, 8.6,8.9; default the installed one, else all it knows.",
+            rich_help_panel=_TENSORRT,
+        ),
+    ] = None,
+    hardware_compatible: Annotated[
+        Literal["ampere+", "same-capability"] | None,
+        typer.Option(help="Run on more cards than the one that builds.", rich_help_panel=_TENSORRT),
+    ] = None,
+    version_compatible: Annotated[
+        bool | None,
+        typer.Option(
+            "--version-compatible", help="Later releases of this major version open it.", rich_help_panel=_TENSORRT
+        ),
+    ] = None,
+    timing_cache: Annotated[
+        Path | None,
+        typer.Option(
+            help="File with kernel timings, read and updated: later builds are faster.", rich_help_panel=_TENSORRT
+        ),
+    ] = None,
+    workspace_mib: Annotated[
+        int | None, typer.Option(min=1, help="Limit of scratch memory in MiB.", rich_help_panel=_TENSORRT)
+    ] = None,
+    optimization_level: Annotated[
+        int | None,
+        typer.Option(min=0, max=5, help="0 builds quickly, 5 searches longest; default 3.", rich_help_panel=_TENSORRT),
+    ] = None,
+    refit: Annotated[
+        bool | None, typer.Option("--refit", help="Keep the weights replaceable.", rich_help_panel=_TENSORRT)
+    ] = None,
+    strip: Annotated[
+        bool | None, typer.Option("--strip", help="Leave the weights out of the engine.", rich_help_panel=_TENSORRT)
+    ] = None,
+    tf32: Annotated[
+        bool | None, typer.Option("--tf32", help="Allow TF32 in float32 layers.", rich_help_panel=_TENSORRT)
+    ] = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Build an engine bundle and measure it against its ONNX graph.
@@ -74,6 +130,10 @@ def build(
       hhrnet build heads.onnx --target onnxruntime -o engines/mine
 
       hhrnet build pose_higher_hrnet_w32_512.pth --spec cpu_bf16
+
+      hhrnet build --spec rtx4090
+
+      hhrnet build w32.pth --target tensorrt --precision int8 --shapes 512x704,704x512 --max-batch 8
     """
     from hhrnet_deploy.pipeline.build import build_engine
     from hhrnet_deploy.pipeline.spec import load_spec
@@ -95,6 +155,19 @@ def build(
         ranges=ranges,
         range_method=range_method,
         input=input_,
+        tensorrt={
+            "shapes": shapes,
+            "max_batch": max_batch,
+            "compute_capabilities": compute_capabilities,
+            "hardware_compatible": hardware_compatible,
+            "version_compatible": version_compatible,
+            "timing_cache": timing_cache,
+            "workspace_mib": workspace_mib,
+            "optimization_level": optimization_level,
+            "refit": refit,
+            "strip": strip,
+            "tf32": tf32,
+        },
     )
     if as_json:
         console.emit_json(report.model_dump(mode="json"))
@@ -106,6 +179,8 @@ def _print(report: BuildReport) -> None:
     manifest = report.manifest
     if manifest.parity is not None:
         print_parity(manifest.parity)
+    elif manifest.parity_missing is not None:
+        console.out.print(f"not compared with its ONNX graph: {manifest.parity_missing}", markup=False)
     console.out.print(
         f"{report.path}: {manifest.preset}, {manifest.target} {manifest.target_version}, {manifest.precision}, "
         f"{report.bytes / 1e6:.1f} MB, {report.seconds:.0f} s",

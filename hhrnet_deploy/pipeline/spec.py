@@ -112,5 +112,6 @@ def _validated(document: dict[str, Any], source: str) -> EngineSpec:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "spec"
         raise InputError(
-            f"{source}: {where}: {first['msg']}.", hint=f"Keys: {', '.join(EngineSpec.model_fields)}."
+            f"{source}: {where}: {str(first['msg']).removeprefix('Value error, ')}.",
+            hint=f"Keys: {', '.join(EngineSpec.model_fields)}.",
         ) from error

@@ -47,6 +47,8 @@ class TensorRtRtx(TrtTarget):
                 "engine.",
                 hint="Leave it out, name the cards with --compute-capabilities, or use --target tensorrt.",
             )
+        if options.refit or options.strip:
+            _check_refittable(options)
         known = _known(self.load().ComputeCapability)
         if options.compute_capabilities:
             return self._asked(options.compute_capabilities, known)
@@ -67,6 +69,18 @@ class TensorRtRtx(TrtTarget):
 
     def _layers(self, plan: Plan) -> tuple[Layer, ...]:
         return layers_of_log(plan.log.layers)
+
+
+def _check_refittable(options: TensorRtOptions) -> None:
+    """Weights are kept apart from kernels by compiling them, which TensorRT-RTX 1.7 does on one card, with its driver."""
+    option = "--refit" if options.refit else "--strip"
+    if len(options.compute_capabilities) > 1:
+        raise InputError(f"TensorRT-RTX builds {option} for one card at a time.", hint="Name one compute capability.")
+    if compute_capability() is None:
+        raise InputError(
+            f"TensorRT-RTX compiles kernels on a card when {option} is given; no NVIDIA GPU is visible.",
+            hint=f"Leave {option} out, or build where a card is.",
+        )
 
 
 def _known(members: object) -> dict[str, str]:

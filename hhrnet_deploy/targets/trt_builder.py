@@ -89,7 +89,7 @@ def _build(trt: Any, request: Request, progress: Progress) -> Plan:
     logger = make_logger(trt, log)
     builder = trt.Builder(logger)
     if builder is None:
-        raise HHRNetError(_said(f"{trt.__name__} cannot start", log))
+        raise _failed(f"{trt.__name__} {trt.__version__} cannot start", log)
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, logger)
     _parse(trt, parser, request.graph)
@@ -105,10 +105,7 @@ def _build(trt: Any, request: Request, progress: Progress) -> Plan:
     if progress.cancelled:
         raise KeyboardInterrupt
     if serialized is None:
-        raise HHRNetError(
-            _said(f"{trt.__name__} {trt.__version__} could not build {request.graph.path}", log),
-            hint="Where memory ran out: smaller --shapes, --max-batch or --workspace-mib.",
-        )
+        raise _failed(f"{trt.__name__} {trt.__version__} could not build {request.graph.path}", log)
     if cache is not None and timings is not None:
         write_bytes(cache, bytes(config.get_timing_cache().serialize()))
     return Plan(bytes(serialized), log)
@@ -167,6 +164,7 @@ def _configure(trt: Any, config: Any, request: Request) -> None:
     _set(config, trt.BuilderFlag.TF32, options.tf32)
     _set(config, trt.BuilderFlag.REFIT, options.refit)
     _set(config, trt.BuilderFlag.STRIP_PLAN, options.strip)
+    _set(config, trt.BuilderFlag.REFIT_IDENTICAL, options.strip)
     _set(config, trt.BuilderFlag.VERSION_COMPATIBLE, options.version_compatible)
     if options.workspace_mib is not None:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_mib << 20)
@@ -220,5 +218,8 @@ def _load_timings(config: Any, path: Path) -> Any:
     return cache
 
 
-def _said(fact: str, log: Log) -> str:
-    return f"{fact}: {'; '.join(log.errors)}" if log.errors else f"{fact}; it gives no reason."
+def _failed(fact: str, log: Log) -> HHRNetError:
+    said = "; ".join(log.errors)
+    memory = "memory" in said.lower()
+    hint = "Try smaller --shapes or --max-batch, or a limit with --workspace-mib." if memory else None
+    return HHRNetError(f"{fact}: {said or 'it gives no reason.'}", hint=hint)
