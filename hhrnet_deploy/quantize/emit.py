@@ -22,6 +22,8 @@ from hhrnet_deploy.quantize.topology import CONVOLUTIONS, Topology, attribute, o
 INT8_LEVELS, UINT8_LEVELS = 127, 255
 # float16 scales of Q/DQ came with ONNX 19; TensorRT 10 reads it.
 _HALF_OPSET = 19
+# A tensor that was 0 on every image, or a dead channel, still needs a scale to divide by.
+_SMALLEST_SCALE = 1e-12
 _SMALLEST_HALF_SCALE = np.float32(2.0**-24)
 
 
@@ -114,7 +116,7 @@ class _Writer:
             if self.placement.split is not None and node.name == self.placement.split.node:
                 self._append_split(copy, self.placement.split)
             elif node.name in quantized:
-                copy.input[1] = self._weight(node.name, self.topology.constant(node.input[1]), _channel_axis(node))
+                copy.input[1] = self._weight(node, node.name, self.topology.constant(node.input[1]))
                 self.nodes.append(copy)
             elif self.family.matmul_heads and node.name in self.topology.heads:
                 self._append_head(copy)
@@ -125,11 +127,11 @@ class _Writer:
     def _dequantized(self, tensor: str) -> str:
         """The name of the quantised and dequantised ``tensor``; the pair is made at the first call."""
         if tensor not in self.paired:
-            unsigned = self.family.unsigned and self.topology.is_rectified(tensor)
-            scale = self._scale(tensor, UINT8_LEVELS if unsigned else INT8_LEVELS)
+            scale, zero_point = tensor_scale(self.topology, self.statistics, tensor, self.family, self.method)
             scale_name = self._constant(f"{tensor}/scale", scale)
-            zero = self._constant(f"{tensor}/zero_point", np.array(0, np.uint8 if unsigned else np.int8))
-            source = self._before_relu(tensor) if unsigned and self.family.fold_relu else tensor
+            zero = self._constant(f"{tensor}/zero_point", zero_point)
+            clips_at_zero = zero_point.dtype == np.uint8
+            source = self._before_relu(tensor) if clips_at_zero and self.family.fold_relu else tensor
             self.nodes += [
                 helper.make_node(
                     "QuantizeLinear",
@@ -152,35 +154,9 @@ class _Writer:
         node = self.topology.made_by(tensor)
         return str(node.input[0]) if node is not None and node.op_type == "Relu" else tensor
 
-    def _scale(self, tensor: str, levels: int) -> npt.NDArray[np.float32]:
-        source = self.topology.made_by(tensor)
-        while source is not None and source.op_type == "Resize":
-            tensor = source.input[0]
-            source = self.topology.made_by(tensor)
-        figures = self.statistics.tensors.get(self.topology.key(tensor))
-        if figures is None:
-            raise InputError(
-                f"The calibration does not cover the tensor {tensor}.",
-                hint="Measure again: hhrnet calibrate MODEL --calibration SET",
-            )
-        return self._representable(np.float32(max(figures.threshold(self.method, levels) / levels, 1e-8)))
-
-    def _representable(self, scale: npt.NDArray[np.float32] | np.float32) -> npt.NDArray[np.float32]:
-        """The scale, or the next larger one that float16 holds exactly, so that typing changes no number."""
-        exact = np.asarray(scale, np.float32)
-        if not self.family.half:
-            return exact
-        near = exact.astype(np.float16)
-        above = np.where(near.astype(np.float32) < exact, np.nextafter(near, np.float16(np.inf)), near)
-        return np.maximum(above.astype(np.float32), _SMALLEST_HALF_SCALE)
-
-    def _weight(self, name: str, weight: npt.NDArray[np.float32], axis: int) -> str:
+    def _weight(self, node: onnx.NodeProto, name: str, weight: npt.NDArray[np.float32]) -> str:
         """A DequantizeLinear of the int8 weights, one scale per output channel."""
-        others = tuple(number for number in range(weight.ndim) if number != axis)
-        largest = np.abs(weight).max(axis=others).astype(np.float32)
-        scale = self._representable(np.maximum(largest / np.float32(INT8_LEVELS), np.float32(1e-12)))
-        shape = [-1 if number == axis else 1 for number in range(weight.ndim)]
-        values = np.clip(np.rint(weight / scale.reshape(shape)), -INT8_LEVELS, INT8_LEVELS).astype(np.int8)
+        values, scale, axis = quantized_weight(weight, node, self.family)
         inputs = [
             self._constant(f"{name}/weight_quantized", values),
             self._constant(f"{name}/weight_scale", scale),
@@ -199,7 +175,7 @@ class _Writer:
         coarse.CopyFrom(node)
         features.name, coarse.name = f"{node.name}/features", f"{node.name}/coarse"
         features.output[0], coarse.output[0] = f"{node.name}/features_output", f"{node.name}/coarse_output"
-        features.input[1] = self._weight(features.name, weight[: split.channels], _channel_axis(node))
+        features.input[1] = self._weight(node, features.name, weight[: split.channels])
         del coarse.input[2:]
         duplicate = f"{split.coarse}/channels_last"
         coarse.input[0] = duplicate if any(duplicate in made.output for made in self.nodes) else split.coarse
@@ -259,6 +235,53 @@ class _Writer:
         graph.node.extend(ordered(model, kept))
         drop_unread_constants(model)
         return model
+
+
+def tensor_scale(
+    topology: Topology, statistics: Statistics, tensor: str, family: Family, method: Method
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[Any]]:
+    """Scale and zero point of an activation, both of no dimension.
+
+    Raises:
+        InputError: the statistics do not know the tensor.
+    """
+    unsigned = family.unsigned and topology.is_rectified(tensor)
+    levels = UINT8_LEVELS if unsigned else INT8_LEVELS
+    source = topology.made_by(tensor)
+    while source is not None and source.op_type == "Resize":
+        tensor = source.input[0]
+        source = topology.made_by(tensor)
+    figures = statistics.tensors.get(topology.key(tensor))
+    if figures is None:
+        raise InputError(
+            f"The calibration does not cover the tensor {tensor}.",
+            hint="Measure again: hhrnet calibrate MODEL --calibration SET",
+        )
+    scale = np.float32(max(figures.threshold(method, levels) / levels, _SMALLEST_SCALE))
+    return _representable(scale, family), np.array(0, np.uint8 if unsigned else np.int8)
+
+
+def quantized_weight(
+    weight: npt.NDArray[np.float32], node: onnx.NodeProto, family: Family
+) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32], int]:
+    """int8 weights, one scale per output channel, and the axis of the output channels."""
+    axis = _channel_axis(node)
+    others = tuple(number for number in range(weight.ndim) if number != axis)
+    largest = np.abs(weight).max(axis=others).astype(np.float32)
+    scale = _representable(np.maximum(largest / np.float32(INT8_LEVELS), np.float32(_SMALLEST_SCALE)), family)
+    shape = [-1 if number == axis else 1 for number in range(weight.ndim)]
+    values = np.clip(np.rint(weight / scale.reshape(shape)), -INT8_LEVELS, INT8_LEVELS).astype(np.int8)
+    return values, scale, axis
+
+
+def _representable(scale: npt.NDArray[np.float32] | np.float32, family: Family) -> npt.NDArray[np.float32]:
+    """The scale, or the next larger one that float16 holds exactly, so that typing changes no number."""
+    exact = np.asarray(scale, np.float32)
+    if not family.half:
+        return exact
+    near = exact.astype(np.float16)
+    above = np.where(near.astype(np.float32) < exact, np.nextafter(near, np.float16(np.inf)), near)
+    return np.maximum(above.astype(np.float32), _SMALLEST_HALF_SCALE)
 
 
 def drop_unread_constants(model: onnx.ModelProto) -> None:
