@@ -111,6 +111,7 @@ def build_engine(
     target = find_target(wanted.target)
     if wanted.precision is not None:
         target.check_precision(wanted.precision)
+    target.check_ready(wanted.tensorrt)
     if output is not None:
         check_replaceable(output)
     with tempfile.TemporaryDirectory(prefix="hhrnet-build-") as scratch:

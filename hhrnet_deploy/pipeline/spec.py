@@ -111,7 +111,7 @@ def _validated(document: dict[str, Any], source: str) -> EngineSpec:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "spec"
+        problem = str(first["msg"]).removeprefix("Value error, ")
         raise InputError(
-            f"{source}: {where}: {str(first['msg']).removeprefix('Value error, ')}.",
-            hint=f"Keys: {', '.join(EngineSpec.model_fields)}.",
+            f"{source}: {where}: {problem}.", hint=f"Keys: {', '.join(EngineSpec.model_fields)}."
         ) from error

@@ -128,6 +128,15 @@ class Target(ABC):
     def runner(self, folder: Path, info: RunnerInfo, hints: dict[str, str], options: RunOptions) -> Runner:
         """A runner of the engine in ``folder``; loads nothing yet."""
 
+    def check_ready(self, options: TensorRtOptions) -> None:
+        """Refuse options and surroundings in which a build would fail at the end.
+
+        Raises:
+            MissingDependencyError: the library is not installed.
+            InputError: an option that the target, or the card here, cannot do.
+        """
+        self.version()
+
     def cannot_run_here(self) -> str | None:
         """Why an engine that was built here cannot run here; None where it can."""
         return None

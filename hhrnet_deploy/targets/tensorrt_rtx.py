@@ -72,7 +72,7 @@ class TensorRtRtx(TrtTarget):
 
 
 def _check_refittable(options: TensorRtOptions) -> None:
-    """Weights are kept apart from kernels by compiling them, which TensorRT-RTX 1.7 does on one card, with its driver."""
+    """Replaceable weights have TensorRT-RTX 1.7 compile kernels while it builds, for one card and with its driver."""
     option = "--refit" if options.refit else "--strip"
     if len(options.compute_capabilities) > 1:
         raise InputError(f"TensorRT-RTX builds {option} for one card at a time.", hint="Name one compute capability.")

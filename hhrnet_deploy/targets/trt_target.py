@@ -88,6 +88,11 @@ class TrtTarget(Target):
         """Compute capability of the card that is installed, ``sm_89`` and the like, or ``no GPU``."""
         return compute_capability() or NO_GPU
 
+    def check_ready(self, options: TensorRtOptions) -> None:
+        """Load the library and look at the card."""
+        self.load()
+        self._cards(options)
+
     def cannot_run_here(self) -> str | None:
         """Running needs a card, and a CUDA runtime that this release does not bring."""
         return f"no NVIDIA GPU is visible; {NOT_RUN}" if compute_capability() is None else NOT_RUN
