@@ -11,6 +11,7 @@ from hhrnet_deploy.cli import console, options
 from hhrnet_deploy.cli.export import print_parity
 
 if TYPE_CHECKING:
+    from hhrnet_deploy.pipeline.budget import BudgetRequest
     from hhrnet_deploy.pipeline.build import BuildReport
 
 _TENSORRT = "TensorRT and TensorRT-RTX"
@@ -63,6 +64,14 @@ def build(
     range_method: Annotated[
         Literal["minmax", "percentile", "entropy", "mse"] | None, typer.Option(help="How int8 thresholds are chosen.")
     ] = None,
+    max_ap_drop: Annotated[
+        float | None,
+        typer.Option(help="Largest AP drop of an int8 engine on --data; layers go back to float until it is kept."),
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="COCO or CrowdPose folder for --max-ap-drop; default a synthetic set.")
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="Split of --data; default val2017.")] = None,
     images: Annotated[
         Path | None, typer.Option(help="Folder of photos to compare on; default synthetic people.")
     ] = None,
@@ -146,6 +155,7 @@ def build(
         images=images,
         progress=console.info,
         bar=console.progress,
+        budget=_budget(max_ap_drop, data, split),
         target=target,
         precision=precision,
         size=size,
@@ -186,3 +196,15 @@ def _print(report: BuildReport) -> None:
         f"{report.bytes / 1e6:.1f} MB, {report.seconds:.0f} s",
         markup=False,
     )
+
+
+def _budget(max_ap_drop: float | None, data: Path | None, split: str | None) -> BudgetRequest | None:
+    from hhrnet_deploy.cli.eval import open_data
+    from hhrnet_deploy.errors import InputError
+    from hhrnet_deploy.pipeline.budget import BudgetRequest
+
+    if max_ap_drop is None:
+        if data is not None or split is not None:
+            raise InputError("--data and --split say where --max-ap-drop is measured; it is missing.")
+        return None
+    return BudgetRequest(max_ap_drop, open_data(data, split, None))

@@ -17,7 +17,9 @@ from hhrnet_deploy.errors import InputError
 from hhrnet_deploy.export.exporting import ExportReport, export_onnx
 from hhrnet_deploy.export.samples import parity_shapes, sample_batches
 from hhrnet_deploy.files import sha256_of
-from hhrnet_deploy.pipeline.quantization import Bar, quantization_words, typed_for
+from hhrnet_deploy.pipeline.budget import BudgetRequest
+from hhrnet_deploy.pipeline.progress import Bar
+from hhrnet_deploy.pipeline.quantization import quantization_words, typed_for
 from hhrnet_deploy.pipeline.spec import EngineSpec
 from hhrnet_deploy.targets.bundle import (
     LAYERS,
@@ -85,6 +87,7 @@ def build_engine(
     images: str | Path | None = None,
     progress: Note | None = None,
     bar: Bar | None = None,
+    budget: BudgetRequest | None = None,
     **changes: Any,
 ) -> BuildReport:
     """Build an engine bundle and measure it against its ONNX graph.
@@ -99,6 +102,7 @@ def build_engine(
         images: folder of photos to compare on; default synthetic people.
         progress: called with a line per step.
         bar: gives a progress bar for (title, total); for targets that take minutes.
+        budget: the AP drop allowed of an int8 engine; layers go back to higher precision until it is kept.
         **changes: fields of `EngineSpec` that replace the spec's, for example ``target="onnxruntime"``.
 
     Raises:
@@ -117,7 +121,7 @@ def build_engine(
     with tempfile.TemporaryDirectory(prefix="hhrnet-build-") as scratch:
         graph, export = _graph(model, wanted, preset, images=images, scratch=Path(scratch), note=note)
         precision = _precision(graph, wanted)
-        typed, quantization = typed_for(graph, precision, wanted, Path(scratch), note=note, bar=bar)
+        typed, quantization = typed_for(graph, precision, wanted, Path(scratch), note=note, bar=bar, budget=budget)
         folder = Path(output) if output is not None else _default_output(graph, target, precision)
         rebuild = _rebuild_command(model, folder, wanted, precision, preset)
         with _reporting(bar, target) as report:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 import time
-from contextlib import nullcontext
 from pathlib import Path
 
 import onnx
@@ -13,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from hhrnet_deploy.data.manifest import manifest_text
 from hhrnet_deploy.export.exporting import export_onnx
 from hhrnet_deploy.files import write_text
-from hhrnet_deploy.pipeline.quantization import Bar, Note
+from hhrnet_deploy.pipeline.progress import Bar, Note, bar_or_nothing
 from hhrnet_deploy.quantize.calibration_set import DEFAULT_SET, CalibrationSet, open_calibration
 from hhrnet_deploy.quantize.collect import Calibration, calibrate
 from hhrnet_deploy.quantize.emit import INT8_LEVELS, UINT8_LEVELS
@@ -94,7 +93,7 @@ def calibrate_model(
     chosen = open_calibration(calibration or DEFAULT_SET)
     if write_manifest is not None:
         write_text(write_manifest, manifest_text(chosen.manifest))
-    with bar("calibrating", len(chosen)) if bar else nullcontext(lambda done, note="": None) as advance:
+    with bar_or_nothing(bar, "calibrating", len(chosen)) as advance:
         found = calibrate(
             topology,
             chosen,

@@ -2,54 +2,80 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Protocol
 
 from hhrnet_deploy.errors import InputError
+from hhrnet_deploy.pipeline.budget import BudgetRequest, BudgetSearch
+from hhrnet_deploy.pipeline.progress import Bar, Note, bar_or_nothing
 from hhrnet_deploy.pipeline.spec import EngineSpec
+from hhrnet_deploy.quantize.calibration_set import DEFAULT_SET, open_calibration
 from hhrnet_deploy.quantize.histogram import DEFAULT_METHOD
+from hhrnet_deploy.quantize.typed import Source, TypedGraph, family_of, measured_source, save_graph, type_graph
 from hhrnet_deploy.targets.graph import Graph, Precision
 from hhrnet_deploy.targets.quantization import Quantization
+from hhrnet_deploy.targets.registry import find_target
 
-Note = Callable[[str], None]
-
-
-class Advance(Protocol):
-    """Report progress: how many items are done, and a remark."""
-
-    def __call__(self, done: int, note: str = "") -> None:
-        """``done`` counts from the start."""
-
-
-Bar = Callable[[str, int | None], AbstractContextManager[Advance]]
+TYPED = ("fp16", "int8")
 
 
 def typed_for(
-    graph: Graph, precision: Precision, wanted: EngineSpec, scratch: Path, *, note: Note, bar: Bar | None
+    graph: Graph,
+    precision: Precision,
+    wanted: EngineSpec,
+    scratch: Path,
+    *,
+    note: Note,
+    bar: Bar | None,
+    budget: BudgetRequest | None = None,
 ) -> tuple[Graph, Quantization | None]:
     """The graph in the precision asked for, written into ``scratch``; the graph itself where it is that already.
 
     Raises:
-        InputError: calibration options for a graph that takes none, or what `open_source` and `type_graph` raise.
+        InputError: calibration options or a budget for a graph that takes none, or what calibrating raises.
+        GateFailedError: the budget cannot be kept.
     """
-    if precision not in ("fp16", "int8") or graph.metadata.precision == precision:
+    if precision not in TYPED or graph.metadata.precision == precision:
         _require_no_calibration(wanted, precision)
+    if budget is not None and (precision != "int8" or graph.metadata.precision == precision):
+        raise InputError(
+            f"--max-ap-drop chooses layers of an int8 build from a float32 model; this is a build in {precision}.",
+            hint="Give --precision int8 and a checkpoint, or check the engine: hhrnet eval --engine E --max-ap-drop X",
+        )
+    if precision not in TYPED or graph.metadata.precision == precision:
         return graph, None
-    from hhrnet_deploy.quantize.typed import family_of, open_source, save_graph, type_graph
-
-    family = family_of(wanted.target)
-    note(f"calibrating on {wanted.calibration or wanted.ranges or 'the synthetic set'}")
-    if bar is None:
-        source = open_source(graph, calibration=wanted.calibration, ranges=wanted.ranges)
-    else:
-        with bar("calibrating", None) as advance:
-            source = open_source(graph, calibration=wanted.calibration, ranges=wanted.ranges, progress=advance)
-    typed = type_graph(source, precision, family, method=wanted.range_method or DEFAULT_METHOD)
+    typed = _typed(graph, precision, wanted, note=note, bar=bar, budget=budget)
     if typed.quantization.note is not None:
         note(f"{precision} on {wanted.target}: {typed.quantization.note}")
     return save_graph(typed, scratch / f"heads.{precision}.onnx"), typed.quantization
+
+
+def _typed(
+    graph: Graph,
+    precision: Precision,
+    wanted: EngineSpec,
+    *,
+    note: Note,
+    bar: Bar | None,
+    budget: BudgetRequest | None,
+) -> TypedGraph:
+    family, method = family_of(wanted.target), wanted.range_method or DEFAULT_METHOD
+    source = _measured(graph, wanted, note=note, bar=bar)
+    if budget is None:
+        return type_graph(source, precision, family, method=method)
+    chosen = open_calibration(wanted.calibration or DEFAULT_SET)
+    search = BudgetSearch(source, graph, find_target(wanted.target), family, method, chosen, budget)
+    return search.run(note=note, bar=bar)
+
+
+def _measured(graph: Graph, wanted: EngineSpec, *, note: Note, bar: Bar | None) -> Source:
+    """Figures from a file, from the cache, or measured now."""
+    if wanted.ranges is not None and wanted.calibration is None and wanted.ranges.exists():
+        return measured_source(graph, ranges=wanted.ranges)
+    name = wanted.calibration or DEFAULT_SET
+    note(f"calibrating on {name}")
+    chosen = open_calibration(name)
+    with bar_or_nothing(bar, "calibrating", len(chosen)) as advance:
+        return measured_source(graph, calibration=chosen, ranges=wanted.ranges, progress=advance)
 
 
 def _require_no_calibration(wanted: EngineSpec, precision: str) -> None:

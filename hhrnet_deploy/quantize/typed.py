@@ -11,7 +11,7 @@ import numpy.typing as npt
 import onnx
 
 from hhrnet_deploy.errors import InputError
-from hhrnet_deploy.quantize.calibration_set import DEFAULT_SET, open_calibration
+from hhrnet_deploy.quantize.calibration_set import CalibrationSet
 from hhrnet_deploy.quantize.collect import Done, calibrate
 from hhrnet_deploy.quantize.cost import int8_share
 from hhrnet_deploy.quantize.emit import FAMILIES, Family, emit
@@ -49,10 +49,10 @@ class TypedGraph:
     quantization: Quantization
 
 
-def open_source(
+def measured_source(
     graph: Graph,
     *,
-    calibration: str | None = None,
+    calibration: CalibrationSet | None = None,
     ranges: Path | None = None,
     progress: Done | None = None,
 ) -> Source:
@@ -60,8 +60,8 @@ def open_source(
 
     Args:
         graph: an exported float32 graph.
-        calibration: the set, as `open_calibration` reads it; default the committed synthetic one.
-        ranges: a file of ``hhrnet calibrate``; with it no image is read unless ``calibration`` is given too.
+        calibration: the set; None takes what ``ranges`` holds.
+        ranges: the file of the figures; default one in the cache, named after network and set.
         progress: called with (images done, remark).
 
     Raises:
@@ -71,12 +71,13 @@ def open_source(
     if metadata.precision != "fp32":
         raise InputError(f"{graph.path} is an {metadata.precision} graph already.", hint="Give the float32 ONNX file.")
     topology = read_topology(onnx.load(str(graph.path)), source=str(graph.path))
-    if ranges is not None and calibration is None:
+    if calibration is None:
+        if ranges is None:
+            raise InputError("Ranges need a calibration set or a file of hhrnet calibrate.")
         return Source(topology, metadata, _finished(ranges, topology, metadata.short_side))
-    chosen = open_calibration(calibration or DEFAULT_SET)
     measured = calibrate(
         topology,
-        chosen,
+        calibration,
         metadata.short_side,
         float_input=metadata.input == "float",
         path=ranges,

@@ -1,0 +1,117 @@
+"""The accuracy budget of a build: AP measured through the target itself, layers given back until it fits."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from hhrnet_deploy.data.coco import KeypointDataset
+from hhrnet_deploy.errors import InputError
+from hhrnet_deploy.evaluate.run import EvaluationOptions, evaluate
+from hhrnet_deploy.pipeline.progress import Bar, Note, bar_or_nothing
+from hhrnet_deploy.quantize.budget import Limit, meet_budget
+from hhrnet_deploy.quantize.calibration_set import CalibrationSet
+from hhrnet_deploy.quantize.emit import Family
+from hhrnet_deploy.quantize.histogram import Method
+from hhrnet_deploy.quantize.sensitivity import measure_sensitivity
+from hhrnet_deploy.quantize.typed import Source, TypedGraph, save_graph
+from hhrnet_deploy.targets.graph import Graph
+from hhrnet_deploy.targets.onnxruntime import OnnxRuntimeRunner
+from hhrnet_deploy.targets.quantization import LayerSensitivity
+from hhrnet_deploy.targets.runner import MULTIPLE, Runner
+from hhrnet_deploy.targets.target import BuildSettings, RunOptions, Target
+
+# Sensitivity is compared between layers of one network: a few small images rank them as well as many large ones.
+_IMAGES, _SIDE = 2, 256
+
+
+@dataclass(frozen=True)
+class BudgetRequest:
+    """``--max-ap-drop`` and ``--data``.
+
+    Attributes:
+        max_ap_drop: the largest drop in AP against the float32 graph, 0 to 1.
+        data: what it is measured on, with the published settings (flip test on).
+        limit: only so many images of it.
+    """
+
+    max_ap_drop: float
+    data: KeypointDataset
+    limit: int | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.max_ap_drop <= 1:
+            raise InputError(f"The largest AP drop has to be between 0 and 1, got {self.max_ap_drop}.")
+
+
+@dataclass(frozen=True)
+class BudgetSearch:
+    """Everything a search for the layers in higher precision needs."""
+
+    source: Source
+    graph: Graph
+    target: Target
+    family: Family
+    method: Method
+    calibration: CalibrationSet
+    request: BudgetRequest
+
+    def run(self, *, note: Note, bar: Bar | None) -> TypedGraph:
+        """The int8 graph that keeps the budget.
+
+        Raises:
+            GateFailedError: none does.
+        """
+        request = self.request
+        with tempfile.TemporaryDirectory(prefix="hhrnet-budget-") as scratch:
+            folder = Path(scratch)
+            note(f"measuring the float32 graph on {request.data.root} ({request.data.split})")
+            reference = self._ap(self.graph, "fp32", folder / "reference", bar)
+            limit = Limit(request.max_ap_drop, reference, f"{request.data.root.name} ({request.data.split})")
+            steps = iter(range(1 << 30))
+
+            def validate(typed: TypedGraph) -> float | None:
+                number = next(steps)
+                graph = save_graph(typed, folder / f"step{number}.onnx")
+                return self._ap(graph, "int8", folder / f"step{number}", bar)
+
+            return meet_budget(
+                self.source, self.family, limit, self._sensitivity(bar), validate, method=self.method, note=note
+            )
+
+    def _sensitivity(self, bar: Bar | None) -> tuple[LayerSensitivity, ...]:
+        images = np.concatenate(list(islice(map(_centre, self.calibration.warped(self.source.short_side)), _IMAGES)))
+        with bar_or_nothing(bar, "sensitivity of the layers", None) as advance:
+            return measure_sensitivity(self.source, self.family, images, method=self.method, progress=advance)
+
+    def _ap(self, graph: Graph, precision: str, folder: Path, bar: Bar | None) -> float | None:
+        count = min(len(self.request.data), self.request.limit or len(self.request.data))
+        with bar_or_nothing(bar, "evaluating", count) as advance:
+            report = evaluate(
+                self._runner(graph, precision, folder),
+                self.request.data,
+                options=EvaluationOptions(limit=self.request.limit),
+                advance=advance,
+            )
+        return report.subject.metrics.get("AP")
+
+    def _runner(self, graph: Graph, precision: str, folder: Path) -> Runner:
+        """The target's own runner, or ONNX Runtime with the same graph where the target cannot run."""
+        if self.target.cannot_run_here() is not None:
+            return OnnxRuntimeRunner(graph.path, graph.info("the typed graph", "onnxruntime", precision), RunOptions())
+        folder.mkdir()
+        built = self.target.build(graph, folder, precision, BuildSettings())
+        info = graph.info("the engine", self.target.name, precision)
+        return self.target.runner(folder, info, dict(built.hints), RunOptions())
+
+
+def _centre(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """The middle of an image (1, H, W, 3), at most 256 x 256."""
+    height, width = (min(_SIDE, side // MULTIPLE * MULTIPLE) for side in pixels.shape[1:3])
+    top, left = (pixels.shape[1] - height) // 2, (pixels.shape[2] - width) // 2
+    return pixels[:, top : top + height, left : left + width]
