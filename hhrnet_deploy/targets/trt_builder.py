@@ -87,9 +87,7 @@ def _waited(future: Future[Plan]) -> Plan:
 def _build(trt: Any, request: Request, progress: Progress) -> Plan:
     log = Log()
     logger = make_logger(trt, log)
-    builder = trt.Builder(logger)
-    if builder is None:
-        raise _failed(f"{trt.__name__} {trt.__version__} cannot start", log)
+    builder = _builder(trt, logger, log)
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, logger)
     _parse(trt, parser, request.graph)
@@ -100,23 +98,32 @@ def _build(trt: Any, request: Request, progress: Progress) -> Plan:
     monitor = make_monitor(trt, progress)
     config.progress_monitor = monitor
     cache = request.options.timing_cache
-    timings = None if cache is None else _load_timings(config, cache)
+    if cache is not None:
+        _load_timings(config, cache)
     serialized = builder.build_serialized_network(network, config)
     if progress.cancelled:
         raise KeyboardInterrupt
     if serialized is None:
         raise _failed(f"{trt.__name__} {trt.__version__} could not build {request.graph.path}", log)
-    if cache is not None and timings is not None:
-        write_bytes(cache, bytes(config.get_timing_cache().serialize()))
+    if cache is not None:
+        timings = config.get_timing_cache()
+        write_bytes(cache, bytes(timings.serialize()))
     return Plan(bytes(serialized), log)
+
+
+def _builder(trt: Any, logger: Any, log: Log) -> Any:
+    try:
+        return trt.Builder(logger)
+    except TypeError as error:  # what the binding makes of a null pointer, mostly a driver that does not fit
+        raise _failed(f"{trt.__name__} {trt.__version__} cannot start", log) from error
 
 
 def _parse(trt: Any, parser: Any, graph: Graph) -> None:
     refuse_unknown_operators(trt, parser, graph.path)
     if parser.parse_from_file(str(graph.path)):
         return
-    errors = [parser.get_error(number) for number in range(parser.num_errors)]
-    lines = [f"{error.node_operator()} {error.node_name()}: {error.desc()}" for error in errors]
+    problems = [parser.get_error(number) for number in range(parser.num_errors)]
+    lines = [f"{problem.node_operator()} {problem.node_name()}: {problem.desc()}" for problem in problems]
     raise InputError(
         f"{trt.__name__} {trt.__version__} does not take {graph.path}: " + "; ".join(lines or ["it gives no reason"]),
         hint="Graphs of `hhrnet export` and `hhrnet build` are taken; export the checkpoint again.",
@@ -208,14 +215,11 @@ def _add_profile(builder: Any, config: Any, profile: Profile, layout: Literal["u
         raise InputError(f"TensorRT does not take the profile {profile.min} to {profile.max}.")
 
 
-def _load_timings(config: Any, path: Path) -> Any:
-    """The timing cache of the file, or an empty one; TensorRT checks that it is of this release and card."""
-    data = path.read_bytes() if path.is_file() else b""
-    cache = config.create_timing_cache(data)
-    if cache is None or not config.set_timing_cache(cache, False):
-        cache = config.create_timing_cache(b"")
-        config.set_timing_cache(cache, False)
-    return cache
+def _load_timings(config: Any, path: Path) -> None:
+    """Use the timings of the file, or none; TensorRT checks that they are of this release and card."""
+    stored = config.create_timing_cache(path.read_bytes() if path.is_file() else b"")
+    if stored is None or not config.set_timing_cache(stored, False):
+        config.set_timing_cache(config.create_timing_cache(b""), False)
 
 
 def _failed(fact: str, log: Log) -> HHRNetError:
