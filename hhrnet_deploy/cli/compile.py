@@ -44,13 +44,19 @@ def compile_(
     spec: Annotated[
         str | None, typer.Option(help="Engine spec: a file, or the name of one that ships (cpu, onnxruntime, ...).")
     ] = None,
+    calibration: Annotated[
+        str | None,
+        typer.Option(
+            help="Images for fp16 and int8: coco:DIR[:SPLIT][:N], a folder, a manifest; default a synthetic set."
+        ),
+    ] = None,
     preset: options.Preset = None,
     flip: options.Flip = True,
     pairs: Annotated[int, typer.Option(help="Timed pairs of engine and PyTorch; 0 leaves the timing out.", min=0)] = 10,
     pictures: Annotated[int, typer.Option(help="Photos in the report, those that differ most.", min=0)] = 6,
     as_json: options.AsJson = False,
 ) -> None:
-    """Export, build, evaluate beside PyTorch, time, and write report.html.
+    """Export, calibrate, build, evaluate beside PyTorch, time, and write report.html.
 
     Every stage is kept with the hashes of its inputs: a second run does only what changed, and a run that was
     interrupted goes on where it stopped. With --max-ap-drop the report is written either way, and the command exits
@@ -69,7 +75,9 @@ def compile_(
     from hhrnet_deploy.pipeline.compile import CompileOptions, compile_checkpoint
     from hhrnet_deploy.pipeline.spec import EngineSpec, load_spec
 
-    wanted = (EngineSpec() if spec is None else load_spec(spec)).with_changes(target=target, precision=precision)
+    wanted = (EngineSpec() if spec is None else load_spec(spec)).with_changes(
+        target=target, precision=precision, calibration=calibration
+    )
     if wanted.precision is None:
         wanted = wanted.with_changes(precision="int8")
     dataset = open_data(data, split, skeleton)[:limit]

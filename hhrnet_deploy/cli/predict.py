@@ -202,7 +202,9 @@ class _Run:
                 }
             )
         else:
-            console.out.print(f"{self.people} people in {self.pictures} pictures")
+            people = "1 person" if self.people == 1 else f"{self.people} people"
+            pictures = "1 picture" if self.pictures == 1 else f"{self.pictures} pictures"
+            console.out.print(f"{people} in {pictures}")
             for path in written:
                 console.out.print(f"  {path}", markup=False)
         if self.problems:

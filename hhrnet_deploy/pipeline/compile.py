@@ -25,6 +25,7 @@ from hhrnet_deploy.files import sha256_of, write_text
 from hhrnet_deploy.pipeline.bench import BenchReport, Contestant, run_bench
 from hhrnet_deploy.pipeline.build import build_engine
 from hhrnet_deploy.pipeline.cache import StageCache, StageRun, digest_of, tool_identity
+from hhrnet_deploy.pipeline.quantization import quantization_words
 from hhrnet_deploy.pipeline.spec import EngineSpec
 from hhrnet_deploy.skeletons import Skeleton
 from hhrnet_deploy.targets.bundle import Bundle, read_bundle
@@ -140,16 +141,25 @@ class _Compilation:
         spec = options.spec
         target = find_target(spec.target)
         target.check_precision(spec.precision or "fp32")
+        reason = target.cannot_run_here()
+        if reason is not None:
+            raise InputError(
+                f"An engine for {target.name} cannot be evaluated here: {reason}",
+                hint="Build it with `hhrnet build`, and compile where it runs.",
+            )
         weights = path_of(checkpoint)
         if not weights.is_file():
             raise InputError(f"There is no checkpoint {weights}.", hint="Give a file, or default for the shipped one.")
         self.weights_sha256 = sha256_of(weights)
         self.versions = _versions() | {f"target {target.name}": target.version()}
+        self.calibration = _calibration_identity(spec)
         note(f"hashing {len(data)} images")
         self.data_identity = _identity_of(data)
 
     def run(self) -> Compiled:
         onnx = self._export()
+        if self.calibration is not None and self.options.spec.ranges is None:
+            self._calibrate(onnx)
         build = self._build(onnx)
         bundle = read_bundle(self._path(ENGINE))
         config = self._config(bundle)
@@ -193,15 +203,28 @@ class _Compilation:
         inputs = {"checkpoint": self.weights_sha256, "preset": _preset_identity(self.options.preset), **shapes}
         return self._stage("export", inputs, work, (path,))
 
+    def _calibrate(self, onnx: StageRun) -> StageRun:
+        """The figures go to the calibration cache, where the build finds them; a killed calibration goes on there."""
+        from hhrnet_deploy.pipeline.calibration import calibrate_model
+
+        def work() -> Any:
+            report = calibrate_model(
+                self._path(HEADS), self.options.spec.calibration, note=self.note, bar=self.progress
+            )
+            return {"images": report.images, "set": report.set_name}
+
+        return self._stage("calibrate", {"onnx": onnx.record.outputs, "calibration": self.calibration}, work)
+
     def _build(self, onnx: StageRun) -> StageRun:
         spec, path = self.options.spec, self._path(ENGINE)
 
         def work() -> Any:
-            report = build_engine(self._path(HEADS), path, spec=spec, progress=self.note)
+            report = build_engine(self._path(HEADS), path, spec=spec, progress=self.note, bar=self.progress)
             return report.model_dump(mode="json")
 
         inputs = {
             "onnx": onnx.record.outputs,
+            "calibration": self.calibration,
             "spec": spec.model_dump(mode="json"),
             "device": find_target(spec.target).device(),
         }
@@ -298,7 +321,7 @@ class _Compilation:
         """How to make all of it again, in one command and step by step."""
         options, spec, root = self.options, self.options.spec, self.stages.root
         preset = ["--preset", options.preset] if options.preset else []
-        kind = ["--target", spec.target, "--precision", spec.precision or "fp32"]
+        kind = ["--target", spec.target, "--precision", spec.precision or "fp32", *quantization_words(spec)]
         shapes = [*(["--size", spec.size] if spec.size else []), *(["--flip"] if spec.flip else [])]
         data = ["--data", str(self.data.root), "--split", self.data.split]
         flip = [] if options.flip else ["--no-flip"]
@@ -329,6 +352,17 @@ def _identity_of(data: KeypointDataset) -> dict[str, Any]:
         "photos": digest_of([[sample.image_id, sha256_of(sample.path)] for sample in data]),
         "skeleton": data.skeleton.model_dump(mode="json"),
     }
+
+
+def _calibration_identity(spec: EngineSpec) -> str | None:
+    """What the ranges of an engine come from; None for one that takes none."""
+    if spec.precision not in ("fp16", "int8"):
+        return None
+    from hhrnet_deploy.quantize.calibration_set import DEFAULT_SET, open_calibration
+
+    if spec.ranges is not None:
+        return f"{sha256_of(spec.ranges)} {spec.calibration}"
+    return open_calibration(spec.calibration or DEFAULT_SET).digest
 
 
 def _preset_identity(preset: str | None) -> str | None:

@@ -13,6 +13,7 @@ from hhrnet_deploy.evaluate.report import EvaluationReport, ModelReport
 from hhrnet_deploy.pipeline.bench import STAGES, BenchReport, Row
 from hhrnet_deploy.pipeline.report_html import Html, element, joined, section, table
 from hhrnet_deploy.pipeline.report_layers import precision_map
+from hhrnet_deploy.pipeline.report_quantization import quantization_sections
 from hhrnet_deploy.pipeline.report_worst import find_worst, worst_pictures
 from hhrnet_deploy.targets.bundle import Bundle, read_layers
 from hhrnet_deploy.targets.manifest import Manifest
@@ -58,6 +59,7 @@ def render(given: ReportInput) -> str:
         _accuracy(given),
         _latency(given.bench),
         section("Precision of every layer", precision_map(read_layers(given.bundle)), key="precision"),
+        *quantization_sections(manifest.quantization),
         _worst(given),
         _reproduce(given),
     ]
@@ -88,6 +90,8 @@ def _header(given: ReportInput, title: str) -> Html:
                 f"PyTorch {reference.stages['network'].p50:.1f} ms; median ratio {reference.ratio_network:.2f}",
             )
         )
+    if manifest.quantization is not None and manifest.precision == "int8":
+        tiles.append(_tile("multiply-adds in INT8", f"{manifest.quantization.int8_share:.1%}"))
     size = sum(entry.bytes for entry in manifest.files.values())
     tiles.append(_tile("engine files", f"{size / 1e6:.1f} MB"))
     line = f"{evaluation.images} images, {evaluation.data}"
@@ -228,4 +232,5 @@ def _versions(manifest: Manifest, given: ReportInput) -> list[tuple[str, str]]:
 
 
 def _number(value: float | None, *, sign: bool = False) -> str:
-    return _NONE if value is None else f"{value:{'+' if sign else ''}.4f}"
+    # Adding 0.0 to the rounded value turns -0.0000 into +0.0000.
+    return _NONE if value is None else f"{round(value, 4) + 0.0:{'+' if sign else ''}.4f}"

@@ -18,6 +18,7 @@ import pytest
 from small_photos import write_coco
 from typer.testing import CliRunner
 
+import hhrnet_deploy
 from hhrnet_deploy.cli.app import app
 from hhrnet_deploy.data.coco import open_dataset
 from hhrnet_deploy.errors import InputError
@@ -169,7 +170,13 @@ def test_a_killed_run_resumes_behind_its_last_stage(tiny_checkpoint: Path, tmp_p
         f"{str(tiny_checkpoint)!r}, '--precision', 'fp32', '--target', 'onnxruntime', '--data', {str(data)!r}, "
         f"'--no-flip', '--pairs', '0', '-o', {str(folder)!r}]; main()"
     )
-    process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stderr=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(Path(hhrnet_deploy.__file__ or "").parents[1])},
+    )
     while not (folder / ".cache" / f"{stage}.json").exists() and process.poll() is None:
         time.sleep(0.01)
     os.kill(process.pid, signal.SIGKILL)

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
+import hhrnet_deploy
 from hhrnet_deploy.cli.app import app
 from hhrnet_deploy.errors import HHRNetError, InputError
 from hhrnet_deploy.pipeline.pose import Pose
@@ -160,7 +161,14 @@ def test_ctrl_c_keeps_what_was_done(tiny_onnx: Path, tmp_path: Path) -> None:
     words = ["hhrnet", "predict", str(photos), "--model", str(tiny_onnx), "--no-flip", "--no-overlay"]
     words += ["--json", "--jsonl", str(tmp_path / "people.jsonl")]
     code = f"import sys; sys.argv = {words!r}; from hhrnet_deploy.cli.app import main; main()"
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(Path(hhrnet_deploy.__file__ or "").parents[1])},
+    )
     deadline = time.monotonic() + 60
     while not list(tmp_path.glob(".people.*.part.jsonl")) and time.monotonic() < deadline:
         time.sleep(0.05)

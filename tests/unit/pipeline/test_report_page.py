@@ -20,9 +20,11 @@ from hhrnet_deploy.people import People
 from hhrnet_deploy.pipeline.compile import CompileOptions, compile_checkpoint
 from hhrnet_deploy.pipeline.report_html import Html, element
 from hhrnet_deploy.pipeline.report_layers import kind_of, place_of, precision_map
+from hhrnet_deploy.pipeline.report_quantization import quantization_sections
 from hhrnet_deploy.pipeline.report_worst import difference
 from hhrnet_deploy.pipeline.spec import EngineSpec
 from hhrnet_deploy.skeletons import COCO
+from hhrnet_deploy.targets.quantization import Budget, BudgetStep, CalibrationRecord, LayerSensitivity, Quantization
 from hhrnet_deploy.targets.target import Layer
 
 HOSTILE = ["<img src=x onerror=alert(1)>.png", "a\"b'c & d.png", "${title} $body.png"]
@@ -186,6 +188,27 @@ def test_the_map_counts_convolutions_by_precision() -> None:
     shown = precision_map([*layers, Layer(name="/layer1/b", type="Eltwise", precision="f32")])
     assert "INT8: 2 of 3 convolutions, 0 other layers" in shown
     assert "FP32: 1 of 3 convolutions, 1 other layers" in shown
+
+
+def test_sensitivity_and_budget_are_shown_when_there_are_some() -> None:
+    layers = [LayerSensitivity(name=f"/layer<{n}>", noise=10.0**-n, multiply_adds=5) for n in range(1, 6)]
+    steps = (
+        BudgetStep(layers=(), ap=0.5, drop=0.02, int8_share=1.0),
+        BudgetStep(layers=("/layer<1>",), ap=0.519, drop=0.001, int8_share=0.9),
+    )
+    budget = Budget(max_ap_drop=0.003, data="set", reference_ap=0.52, steps=steps, sensitivity=tuple(layers))
+    record = CalibrationRecord(name="set", images=4, set_sha256="0" * 64, network_sha256="1" * 64, method="mse")
+    given = Quantization(family="cpu", calibration=record, kept={"/layer<1>": "budget"}, budget=budget)
+    types, sensitivity = quantization_sections(given)
+    assert "4 images of set, thresholds by mse" in types
+    assert sensitivity.count("piece sensitive") == 1
+    assert sensitivity.count("piece kept") == 4
+    assert re.findall(r"width:([\d.]+)%", sensitivity)[0] == "100.00"
+    assert "/layer&lt;1&gt;" in sensitivity
+    assert "/layer<1>" not in types + sensitivity
+    assert "+0.0010" in sensitivity
+    assert quantization_sections(None) == []
+    assert len(quantization_sections(given.model_copy(update={"budget": None}))) == 1
 
 
 def _people(*offsets: float, score: float = 0.5) -> People:

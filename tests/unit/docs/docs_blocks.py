@@ -1,0 +1,90 @@
+"""The fenced blocks of README.md and docs/*.md, as CONTRIBUTING.md describes them."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[3]
+_FENCE = re.compile(r"^```(?P<info>.*?)\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL)
+_EXIT = re.compile(r"\s+# exits with (\d+)$")
+_NUMBER = re.compile(r"[-+]?\d[\d.,e+-]*")
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command of a console block: the line after ``$``, its exit code, and the output lines that are shown."""
+
+    line: str
+    exit_code: int
+    output: tuple[str, ...]
+
+    @property
+    def words(self) -> list[str]:
+        """As a shell splits it."""
+        return shlex.split(self.line, comments=True)
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block; ``not_run`` is the reason why it is not executed."""
+
+    page: Path
+    number: int
+    language: str
+    not_run: str | None
+    body: str
+
+    @property
+    def commands(self) -> list[Command]:
+        """Of a console block. A line that ends in a backslash goes on in the next one."""
+        found: list[Command] = []
+        for line in self.body.replace("\\\n", " ").splitlines():
+            if line.startswith("$ "):
+                code = _EXIT.search(line)
+                text = _EXIT.sub("", line.removeprefix("$ "))
+                found.append(Command(text, int(code.group(1)) if code else 0, ()))
+            elif line.strip():
+                assert found, f"{self.page.name}: output before the first command: {line!r}"
+                found[-1] = replace(found[-1], output=(*found[-1].output, line))
+        return found
+
+
+def pages() -> list[Path]:
+    """README.md and every page of docs/."""
+    return [path for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))) if path.is_file()]
+
+
+def blocks(page: Path) -> list[Block]:
+    """Every fenced block of a page, in order."""
+    found = []
+    for number, match in enumerate(_FENCE.finditer(page.read_text(encoding="utf-8"))):
+        language, _, rest = match["info"].strip().partition(" ")
+        rest = rest.strip()
+        reason = rest.removeprefix("not run:").strip() if rest.startswith("not run:") else None
+        assert not rest or reason, f"{page.name}: block {number} has the info string {match['info']!r}"
+        found.append(Block(page, number, language, reason, match["body"]))
+    return found
+
+
+def first_words(line: str) -> str:
+    """The first two words of an output line, numbers replaced: what has to stay while figures may change."""
+    words = _NUMBER.sub("#", line.replace("│", " ").replace("┃", " ")).split()
+    return " ".join(words[:2])
+
+
+def missing_lines(shown: tuple[str, ...], printed: str) -> list[str]:
+    """Shown lines whose first words do not come in this order in what was printed; ``...`` stands for any lines."""
+    actual = [first_words(line) for line in printed.splitlines()]
+    missing, place = [], 0
+    for line in shown:
+        wanted = first_words(line)
+        if line.strip() == "..." or not re.search(r"\w", wanted):
+            continue
+        try:
+            place = actual.index(wanted, place) + 1
+        except ValueError:
+            missing.append(line)
+    return missing
