@@ -89,7 +89,7 @@ def build(
     compute_capabilities: Annotated[
         str | None,
         typer.Option(
-            help="Cards a TensorRT-RTX engine is for, 8.6,8.9; default the installed one, else all it knows.",
+            help="Cards a TensorRT-RTX engine is for, 8.6,8.9; default the installed one, else all since 8.0.",
             rich_help_panel=_TENSORRT,
         ),
     ] = None,

@@ -16,6 +16,10 @@ from hhrnet_deploy.targets.trt_target import Cards, TrtTarget
 # Options that only TensorRT has: RTX picks kernels on the card that opens the engine.
 _TENSORRT_ONLY = ("timing_cache", "hardware_compatible", "version_compatible")
 
+# The oldest card in an engine that is built without one. Release 1.7 has no int8 convolutions for Turing (7.5), and an
+# engine that includes Turing computes them in half precision on every card.
+_SINCE = 80
+
 
 class TensorRtRtx(TrtTarget):
     """``model.plan`` for one or several compute capabilities."""
@@ -54,6 +58,7 @@ class TensorRtRtx(TrtTarget):
             return self._asked(options.compute_capabilities, known)
         here = compute_capability()
         if here is None:
+            known = {device: name for device, name in known.items() if int(device[3:]) >= _SINCE}
             return Cards(tuple(known.values()), " ".join(known))
         return Cards((known.get(here, "CURRENT"),), here)
 

@@ -51,7 +51,7 @@ class TensorRtOptions(BaseModel):
         strip: leave the weights out; they have to be put in again before it runs.
         tf32: allow TF32 in float32 layers, ten bits of mantissa, on cards since Ampere.
         compute_capabilities: the cards an RTX engine is for, for example ``8.6,8.9``; default the card that is
-            installed, without one every card TensorRT-RTX knows. TensorRT-RTX only.
+            installed, without one every card since 8.0 that TensorRT-RTX knows. TensorRT-RTX only.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

@@ -105,8 +105,10 @@ class TrtTarget(Target):
         self._check_typed(graph, precision)
         profiles = plan_profiles(graph, options)
         plan = build_plan(trt, Request(graph, profiles, options, cards.names, settings.report))
+        layers = self._layers(plan)
+        self._check_computes_int8(precision, layers, cards)
         (folder / PLAN).write_bytes(plan.data)
-        return Built((PLAN,), self._hints(options), self._layers(plan), profiles, cards.device)
+        return Built((PLAN,), self._hints(options), layers, profiles, cards.device)
 
     def runner(self, folder: Path, info: RunnerInfo, hints: dict[str, str], options: RunOptions) -> Runner:
         """A runner of the plan in ``folder``."""
@@ -118,6 +120,15 @@ class TrtTarget(Target):
                 f"{graph.path} is typed {graph.metadata.precision}, {precision} was asked for; TensorRT takes the "
                 "precision from the graph.",
                 hint="`hhrnet build CHECKPOINT --precision ...` types it.",
+            )
+
+    def _check_computes_int8(self, precision: str, layers: tuple[Layer, ...], cards: Cards) -> None:
+        """An int8 graph that the library computes in wider types is slower than a float16 one: no silent fallback."""
+        if precision == "int8" and layers and not any(layer.precision == "int8" for layer in layers):
+            raise HHRNetError(
+                f"{self.module} {self.version()} computes no layer of this int8 graph in int8 for {cards.device}.",
+                hint="TensorRT-RTX has int8 convolutions since compute capability 8.0: leave older cards out, build "
+                "with --precision fp16, or use --target tensorrt.",
             )
 
     def _hints(self, options: TensorRtOptions) -> dict[str, str]:
