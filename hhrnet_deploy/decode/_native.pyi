@@ -44,5 +44,8 @@ def workspace_bytes(
 ) -> int:
     """Bytes of memory one image needs beside its heads."""
 
+def warp(image: NDArray[np.uint8], matrix: Sequence[float], width: int, height: int) -> NDArray[np.uint8]:
+    """The (height, width, 3) uint8 image that cv2.warpAffine of OpenCV 4 makes with this forward 2x3 matrix."""
+
 def variants() -> list[str]:
     """The instruction sets this machine can run, best first; all compute the same bits."""

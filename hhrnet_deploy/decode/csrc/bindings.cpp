@@ -2,11 +2,13 @@
 // what would otherwise read outside an array.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
+#include <nanobind/stl/array.h>
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
@@ -172,6 +174,25 @@ size_t workspace_bytes(const std::vector<Scale>& scales, int tag_scale, int widt
     return decoder_of("").workspace(request);
 }
 
+using Pixels = nb::ndarray<const uint8_t, nb::device::cpu, nb::shape<-1, -1, 3>, nb::c_contig>;
+
+nb::ndarray<nb::numpy, uint8_t> warp(const Pixels& image, const std::array<double, 6>& matrix, int width, int height) {
+    require(image.shape(0) >= 1 && image.shape(0) <= 32767 && image.shape(1) >= 1 && image.shape(1) <= 32767,
+            "the image is empty or too large");
+    require(width >= 1 && width <= 32767 && height >= 1 && height <= 32767, "the target is empty or too large");
+    const size_t shape[] = {size_t(height), size_t(width), 3};
+    auto* pixels = new uint8_t[shape[0] * shape[1] * shape[2]];
+    nb::capsule owner(pixels, [](void* memory) noexcept { delete[] static_cast<uint8_t*>(memory); });
+    WarpRequest request = {image.data(), int(image.shape(1)), int(image.shape(0)), long(image.shape(1)) * 3, {}, width,
+                           height, pixels};
+    std::copy(matrix.begin(), matrix.end(), request.forward);
+    {
+        nb::gil_scoped_release release;
+        decoder_of("").warp(request);
+    }
+    return nb::ndarray<nb::numpy, uint8_t>(pixels, 3, shape, owner);
+}
+
 std::vector<std::string> variants() {
     std::vector<std::string> names;
     for (const Decoder* decoder : usable_decoders()) names.emplace_back(decoder->name);
@@ -195,5 +216,7 @@ NB_MODULE(_native, m) {
           "decoder accepts.");
     m.def("workspace_bytes", &workspace_bytes, nb::arg("scales"), nb::arg("tag_scale"), nb::arg("width"),
           nb::arg("height"), nb::arg("max_people") = 30, "Bytes of memory one image needs beside its heads.");
+    m.def("warp", &warp, nb::arg("image"), nb::arg("matrix"), nb::arg("width"), nb::arg("height"),
+          "The (height, width, 3) uint8 image that cv2.warpAffine of OpenCV 4 makes with this forward 2x3 matrix.");
     m.def("variants", &variants, "The instruction sets this machine can run, best first; all compute the same bits.");
 }

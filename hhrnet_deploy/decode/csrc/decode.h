@@ -35,7 +35,7 @@ struct Workspace {
     Candidates candidates;
     PeopleBuffers people;
     void* group_memory;
-    void* step;  // rows of aggregate; or PeakScratch and live tiles; or GroupScratch; or RefineScratch and TileTags
+    void* step;  // rows of aggregate; or PeakScratch and live tiles; or GroupScratch; or RefineScratch, TilePatches, TileTags
     size_t bytes;
 };
 
@@ -44,7 +44,7 @@ constexpr size_t padded(size_t bytes) { return (bytes + 63) / 64 * 64; }
 inline size_t step_bytes(const ImageRequest& r, int tiles) {
     size_t most = padded(sizeof(PeakScratch)) + sizeof(int) * tiles;
     most = greatest(most, sizeof(GroupScratch));
-    most = greatest(most, padded(sizeof(RefineScratch)) + TileTags::bytes(tiles, r.dims));
+    most = greatest(most, padded(sizeof(RefineScratch)) + padded(sizeof(TilePatches)) + TileTags::bytes(tiles, r.dims));
     for (int s = 0; s < r.scales; ++s) {
         const ScaleData& scale = r.scale[s];
         most = greatest(most, sizeof(float) * AggregateRows::floats(scale.coarse_width, scale.fine_width));
@@ -194,12 +194,13 @@ int group_image(const Group& group, const ImageRequest& r, const Workspace& w, c
 template <class Group>
 void refine_all(const Group& group, const ImageRequest& r, const Workspace& w, const Projection& p,
                 const TagMaps& tags, int people) {
-    auto* scratch = static_cast<RefineScratch*>(w.step);
-    const TileTags tiles =
-        TileTags::at(static_cast<char*>(w.step) + padded(sizeof(RefineScratch)), p.tiles(), r.dims);
+    char* memory = static_cast<char*>(w.step);
+    auto* scratch = reinterpret_cast<RefineScratch*>(memory);
+    auto* patches = reinterpret_cast<TilePatches*>(memory += padded(sizeof(RefineScratch)));
+    const TileTags tiles = TileTags::at(memory + padded(sizeof(TilePatches)), p.tiles(), r.dims);
     for (int joint = 0; joint < r.joints; ++joint) {
-        const Refinement refinement = {p, tags, &w.tables, joint, r.joints, w.bounds + size_t(joint) * p.tiles(),
-                                       tiles};
+        const Refinement refinement = {p,     tags,     &w.tables, patches,
+                                       joint, r.joints, w.bounds + size_t(joint) * p.tiles(), tiles};
         refine_joint(group, refinement, people, w.people.person_tags, w.people.keypoints, *scratch);
         group.barrier();
     }

@@ -52,12 +52,23 @@ struct ImageResult {
     int unusable;
 };
 
+// A (height, width, 3) uint8 image and its forward matrix to the (target_height, target_width, 3) image `out`.
+struct WarpRequest {
+    const uint8_t* pixels;
+    int width, height;
+    long row_stride;
+    double forward[6];
+    int target_width, target_height;
+    uint8_t* out;
+};
+
 // The decoder of one instruction set.
 struct Decoder {
     const char* name;
     // How many bytes of workspace, aligned to 64, one image needs.
     size_t (*workspace)(const ImageRequest&);
     ImageResult (*decode)(const ImageRequest&, void* workspace);
+    void (*warp)(const WarpRequest&);
 };
 
 }  // namespace hhrnet

@@ -30,10 +30,13 @@ HHRNET_HD int index_of(PlaceKey key) { return int(0xffffffffu - uint32_t(key)); 
 
 // What a group shares while it refines one joint.
 struct RefineScratch {
-    float patch[kTile * kPatch];
-    float tags[kTile * kPatch], values[kTile * kPatch];  // for one thread
     PlaceKey seed, best;
     int live_count;
+};
+
+// What one thread keeps of the tile it searches.
+struct TilePatches {
+    float heat[kTile * kPatch], tags[kTile * kPatch], values[kTile * kPatch];
 };
 
 // Scratch of one joint, one place per tile (and tag side).
@@ -57,7 +60,8 @@ struct TileTags {
 struct Refinement {
     const Projection& projection;
     const TagMaps& tags;
-    const TileTables* tables;  // for one thread
+    const TileTables* tables;  // these two for one thread
+    TilePatches* patches;
     int joint, joints;
     float* bounds;  // the heat bound of every tile
     TileTags tiles;
@@ -164,9 +168,10 @@ HHRNET_HD void search_tile(const Group& group, const Refinement& r, const float*
     }
 }
 
-// heat - round(distance) of a whole patch, in s.values; false where tags have to be sampled one by one.
-inline bool fill_values(const Refinement& r, const float* person_tag, const PatchArea& area, RefineScratch& s) {
+// heat - round(distance) of a whole patch, in patches.values; false where tags have to be sampled one by one.
+inline bool fill_values(const Refinement& r, const float* person_tag, const PatchArea& area) {
     const Projection& p = r.projection;
+    TilePatches& s = *r.patches;
     for (int dim = 0; dim < r.tags.dims; ++dim) {
         if (!fill_tag_patch(r.tags, r.joint, dim, p.width, p.height, area, s.tags)) return false;
         const float tag = person_tag[dim];
@@ -180,7 +185,7 @@ inline bool fill_values(const Refinement& r, const float* person_tag, const Patc
         }
     }
     for (int y = 0; y < area.height; ++y) {
-        const float* __restrict__ heat = s.patch + y * kPatch;
+        const float* __restrict__ heat = s.heat + y * kPatch;
         float* __restrict__ values = s.values + y * kPatch;
         for (int x = 0; x < area.width; ++x) values[x] = heat[x] - rintf(sqrtf(values[x]));
     }
@@ -200,16 +205,17 @@ inline void search_patch(const SingleThread& group, const Refinement& r, const f
     constexpr int kFew = 8;
     const PatchArea area = TileWindow(r.projection, tile, 0).patch;
     const float nearest = r.tiles.rounded[tile];
+    const TilePatches& patches = *r.patches;
     float limit = value_of(s.best);
-    fill_patch(r.projection, r.joint, area, s.patch);
-    r.bounds[tile] = patch_maximum(s.patch, area.height, area.width);
+    fill_patch(r.projection, r.joint, area, r.patches->heat);
+    r.bounds[tile] = patch_maximum(patches.heat, area.height, area.width);
     if (r.bounds[tile] - nearest < limit) return;
-    const bool many = count_reaching(s.patch, area, nearest, limit) > kFew;
-    if (many && fill_values(r, person_tag, area, s)) {
-        const float best = patch_maximum(s.values, area.height, area.width);
+    const bool many = count_reaching(patches.heat, area, nearest, limit) > kFew;
+    if (many && fill_values(r, person_tag, area)) {
+        const float best = patch_maximum(patches.values, area.height, area.width);
         for (int i = 0; !(best < limit) && i < area.height * area.width; ++i) {
             const int y = i / area.width, x = i % area.width;
-            if (s.values[y * kPatch + x] != best) continue;
+            if (patches.values[y * kPatch + x] != best) continue;
             group.raise(&s.best, place_key(best, (area.y0 + y) * r.projection.width + area.x0 + x));
             return;
         }
@@ -217,7 +223,7 @@ inline void search_patch(const SingleThread& group, const Refinement& r, const f
     }
     for (int i = 0; i < area.height * area.width; ++i) {
         const int y = i / area.width, x = i % area.width;
-        try_pixel(group, r, person_tag, s.patch[y * kPatch + x], nearest, area.y0 + y, area.x0 + x, limit, s);
+        try_pixel(group, r, person_tag, patches.heat[y * kPatch + x], nearest, area.y0 + y, area.x0 + x, limit, s);
     }
 }
 

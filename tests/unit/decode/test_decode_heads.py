@@ -13,6 +13,7 @@ from hhrnet_deploy.skeletons import Skeleton
 
 DECODERS = ["native", "reference"]
 FIELD = Field(people=3, width=48, height=32)
+ONE_JOINT = Skeleton(name="one", joints=("head",), flip_pairs=(), sigmas=(0.1,))
 UNUSABLE_PLACES = [(0, (1, 3, 2, 5)), (0, (1, 20, 2, 5)), (1, (0, 16, 31, 47)), (2, (1, 30, 0, 0))]
 
 
@@ -145,10 +146,10 @@ def test_any_skeleton_of_up_to_64_joints_can_be_given() -> None:
         ({"heads": Field(people=1, joints=9).draw(1)}, "no built-in skeleton"),
         ({"heads": FIELD.draw(1), "size": (0, 12)}, "size has to be"),
         ({"heads": FIELD.draw(1), "decoder": "fast"}, "decoder has to be"),
-        ({"heads": FIELD.draw(1), "config": DecodeConfig(skeleton=Skeleton(name="a", joints=("a",), flip_pairs=(), sigmas=(1,)))}, "1 joints"),
+        ({"heads": FIELD.draw(1), "config": DecodeConfig(skeleton=ONE_JOINT)}, "1 joints"),
         ({"heads": (FIELD.draw(1)[0].astype(np.float64), FIELD.draw(1)[1])}, "float32 or float16"),
     ],
-)  # fmt: skip
+)
 def test_what_does_not_fit_is_refused(arguments: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
         decode_heads(**arguments)

@@ -1,0 +1,221 @@
+"""The CUDA kernels as data: names, arguments in order, grids and buffers; the one table every launcher reads.
+
+Expressions are functions of :class:`Dims`, whose fields are ints for a launcher and may be symbolic integers for an
+engine plugin: they use ``+``, ``*`` and ``//`` only, never the contents of a buffer. No kernel takes dynamic shared
+memory, and none needs its outputs cleared. Scalars are int32; a float travels as its bits.
+
+The sources are ``csrc/kernels.cu`` and the headers named after the steps.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from hhrnet_deploy.config import DecodeConfig
+
+THREADS = 256
+ROWS_PER_BAND = 32
+CELL = 4
+TILE = 16
+
+Dtype = Literal["float32", "float64", "int32", "uint8", "heads"]
+Expression = Callable[["Dims"], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Dims:
+    """The sizes that all expressions are made of; ints, or symbolic integers inside a plugin.
+
+    Attributes:
+        images: N. joints: K. dims: L, 2 with the mirrored image's outputs.
+        coarse_height, coarse_width, fine_height, fine_width: of the heads.
+        height, width: the grid in which people are found.
+        max_people: M.
+        source_height, source_width: the photo, for the warp alone.
+    """
+
+    images: Any
+    joints: Any
+    dims: Any
+    coarse_height: Any
+    coarse_width: Any
+    fine_height: Any
+    fine_width: Any
+    height: Any
+    width: Any
+    max_people: Any
+    source_height: Any = 0
+    source_width: Any = 0
+
+    @property
+    def bands(self) -> Any:
+        """Blocks along the rows of one joint in ``aggregate``."""
+        return _ceil_div(self.fine_height, ROWS_PER_BAND)
+
+    @property
+    def tiles(self) -> Any:
+        """Tiles of the grid, searched or skipped as a whole."""
+        return _ceil_div(self.height, TILE) * _ceil_div(self.width, TILE)
+
+    @property
+    def capacity(self) -> Any:
+        """M*K, the places for people."""
+        return self.max_people * self.joints
+
+
+@dataclass(frozen=True, slots=True)
+class Buffer:
+    """An argument that is a pointer: its name, element type and shape. ``heads`` is float32 or float16."""
+
+    name: str
+    dtype: Dtype
+    shape: Expression
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """One kernel: its arguments are ``inputs``, then ``scalars``, then ``outputs``; its block is THREADS wide."""
+
+    name: str
+    inputs: tuple[Buffer, ...]
+    scalars: tuple[str, ...]
+    outputs: tuple[Buffer, ...]
+    grid: Expression
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """All argument names in order."""
+        return (*(one.name for one in self.inputs), *self.scalars, *(one.name for one in self.outputs))
+
+
+def scalar_values(dims: Dims, config: DecodeConfig, *, half: bool) -> dict[str, Any]:
+    """The value of every scalar that any kernel takes, by name; all int32 (or symbolic)."""
+    low, high = struct.unpack("<ii", struct.pack("<d", config.tag_threshold))
+    names = ("joints", "dims", "coarse_height", "coarse_width", "fine_height", "fine_width", "height", "width")
+    return {
+        **{name: getattr(dims, name) for name in (*names, "max_people", "bands", "source_height", "source_width")},
+        "half": int(half),
+        "detection_threshold": float_bits(floor_to_float32(config.detection_threshold)),
+        "tag_threshold_low": low,
+        "tag_threshold_high": high,
+        "nms_kernel": config.nms_kernel,
+        "adjust": int(config.adjust),
+        "use_detection_val": int(config.use_detection_val),
+        "ignore_too_much": int(config.ignore_too_much),
+    }
+
+
+def floor_to_float32(value: float) -> np.float32:
+    """The largest float32 not above ``value``: float32 heat is above one exactly when it is above the other."""
+    nearest = np.float32(value)
+    return nearest if float(nearest) <= value else np.nextafter(nearest, np.float32(-np.inf))
+
+
+def float_bits(value: np.float32) -> int:
+    """The bits of a float32 as an int32."""
+    return int(np.asarray(value, np.float32).view(np.int32))
+
+
+def group_memory_doubles(dims: Dims) -> Any:
+    """float64 places that ``group`` needs per image: costs (M, M), tags that arrived (M, K, L), keys (M, K)."""
+    floats = dims.capacity * dims.dims + dims.capacity
+    return dims.max_people * dims.max_people + _ceil_div(floats, 2)
+
+
+def _ceil_div(value: Any, by: int) -> Any:
+    return (value + (by - 1)) // by
+
+
+def _per_channel(*tail: Expression) -> Expression:
+    return lambda d: (d.images, d.joints, *(size(d) for size in tail))
+
+
+def _head(name: str, channels: int, height: Expression, width: Expression) -> Buffer:
+    return Buffer(name, "heads", lambda d: (d.images, channels * d.joints, height(d), width(d)))
+
+
+_COARSE = (_head("coarse", 2, lambda d: d.coarse_height, lambda d: d.coarse_width),)
+_FINE = (_head("fine", 1, lambda d: d.fine_height, lambda d: d.fine_width),)
+_FLIPPED = (
+    _head("coarse_flipped", 2, lambda d: d.coarse_height, lambda d: d.coarse_width),
+    _head("fine_flipped", 1, lambda d: d.fine_height, lambda d: d.fine_width),
+)
+# Row 0: the channel of the mirrored image that shows each joint; row 1: the order of grouping.
+SKELETON = Buffer("skeleton", "int32", lambda d: (2, d.joints))
+
+HEAT = Buffer("heat", "float32", _per_channel(lambda d: d.fine_height, lambda d: d.fine_width))
+TAGS = Buffer("tags", "float32", _per_channel(lambda d: d.dims, lambda d: d.coarse_height, lambda d: d.coarse_width))
+CELLS = Buffer(
+    "cells", "float32", _per_channel(lambda d: _ceil_div(d.fine_height, CELL), lambda d: _ceil_div(d.fine_width, CELL))
+)
+UNUSABLE = Buffer("unusable", "int32", _per_channel(lambda d: d.bands))
+VALUE = Buffer("value", "float32", _per_channel(lambda d: d.max_people))
+INDEX = Buffer("index", "int32", _per_channel(lambda d: d.max_people))
+TAG = Buffer("tag", "float32", _per_channel(lambda d: d.max_people, lambda d: d.dims))
+BOUNDS = Buffer("bounds", "float32", _per_channel(lambda d: d.tiles))
+LIVE = Buffer("live", "int32", _per_channel(lambda d: d.tiles))
+GROUPED = Buffer("grouped", "float32", lambda d: (d.images, d.capacity, d.joints, 3))
+KEYPOINTS = Buffer("keypoints", "float32", lambda d: (d.images, d.capacity, d.joints, 3))
+SCORES = Buffer("scores", "float32", lambda d: (d.images, d.capacity))
+JOINT_TAGS = Buffer("joint_tags", "float32", lambda d: (d.images, d.capacity, d.joints, d.dims))
+PERSON_TAGS = Buffer("person_tags", "float32", lambda d: (d.images, d.capacity, d.dims))
+# -1: a head of the image holds NaN, an infinity or a value beyond 1e12, and there is no result.
+COUNT = Buffer("count", "int32", lambda d: (d.images,))
+GROUP_MEMORY = Buffer("memory", "float64", lambda d: (d.images, group_memory_doubles(d)))
+REFINE_MEMORY = Buffer("memory", "float32", _per_channel(lambda d: (2 * d.dims + 3) * d.tiles))
+PIXELS = Buffer("pixels", "uint8", lambda d: (d.images, d.source_height, d.source_width, 3))
+INVERSE = Buffer("inverse", "float64", lambda d: (d.images, 6))
+WARPED = Buffer("out", "uint8", lambda d: (d.images, d.height, d.width, 3))
+
+_HEAD_SCALARS = ("half", "joints", "coarse_height", "coarse_width", "fine_height", "fine_width")
+_MAP_SCALARS = ("joints", "dims", "coarse_height", "coarse_width", "fine_height", "fine_width", "height", "width")
+_MERGED = (HEAT, TAGS, CELLS, UNUSABLE)
+
+
+def _aggregate_grid(d: Dims) -> tuple[Any, Any, Any]:
+    return d.bands, d.joints, d.images
+
+
+AGGREGATE = Kernel("aggregate", (*_COARSE, *_FINE, SKELETON), _HEAD_SCALARS, _MERGED, _aggregate_grid)
+AGGREGATE_FLIP = Kernel(
+    "aggregate_flip", (*_COARSE, *_FINE, *_FLIPPED, SKELETON), _HEAD_SCALARS, _MERGED, _aggregate_grid
+)
+PEAKS = Kernel(
+    "peaks",
+    (HEAT, CELLS, TAGS),
+    (*_MAP_SCALARS, "detection_threshold", "nms_kernel", "max_people"),
+    (VALUE, INDEX, TAG, BOUNDS, LIVE),
+    lambda d: (d.joints, d.images, 1),
+)
+GROUP = Kernel(
+    "group",
+    (HEAT, VALUE, INDEX, TAG, SKELETON, UNUSABLE),
+    (
+        *("joints", "dims", "fine_height", "fine_width", "height", "width", "bands", "detection_threshold"),
+        *("tag_threshold_low", "tag_threshold_high", "max_people", "adjust", "use_detection_val", "ignore_too_much"),
+    ),
+    (KEYPOINTS, SCORES, JOINT_TAGS, PERSON_TAGS, COUNT, GROUP_MEMORY),
+    lambda d: (d.images, 1, 1),
+)
+# Its ``grouped`` is the keypoints of ``group``.
+REFINE = Kernel(
+    "refine",
+    (HEAT, TAGS, BOUNDS, GROUPED, PERSON_TAGS, COUNT),
+    (*_MAP_SCALARS, "max_people"),
+    (KEYPOINTS, REFINE_MEMORY),
+    lambda d: (d.joints, d.images, 1),
+)
+WARP = Kernel(
+    "warp",
+    (PIXELS, INVERSE),
+    ("source_height", "source_width", "height", "width"),
+    (WARPED,),
+    lambda d: (_ceil_div(d.height, 4), d.images, 1),
+)
+
+KERNELS = {one.name: one for one in (AGGREGATE, AGGREGATE_FLIP, PEAKS, GROUP, REFINE, WARP)}
