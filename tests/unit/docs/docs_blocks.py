@@ -70,9 +70,12 @@ def blocks(page: Path) -> list[Block]:
 
 
 def first_words(line: str) -> str:
-    """The first two words of an output line, numbers replaced: what has to stay while figures may change."""
-    words = _NUMBER.sub("#", line.replace("│", " ").replace("┃", " ")).split()
-    return " ".join(words[:2])
+    """The first two words of an output line, numbers replaced: what has to stay while figures may change.
+
+    What follows ``...`` in a line is left out.
+    """
+    text = line.replace("│", " ").replace("┃", " ").partition("...")[0]
+    return " ".join(_NUMBER.sub("#", text).split()[:2])
 
 
 def missing_lines(shown: tuple[str, ...], printed: str) -> list[str]:
@@ -81,10 +84,11 @@ def missing_lines(shown: tuple[str, ...], printed: str) -> list[str]:
     missing, place = [], 0
     for line in shown:
         wanted = first_words(line)
-        if line.strip() == "..." or not re.search(r"\w", wanted):
+        if not re.search(r"\w", wanted):
             continue
-        try:
-            place = actual.index(wanted, place) + 1
-        except ValueError:
+        found = next((number for number in range(place, len(actual)) if actual[number].startswith(wanted)), None)
+        if found is None:
             missing.append(line)
+        else:
+            place = found + 1
     return missing

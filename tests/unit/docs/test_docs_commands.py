@@ -167,6 +167,7 @@ def test_shown_lines_have_to_come_in_order() -> None:
     assert missing_lines(("one a", "...", "three c"), printed) == []
     assert missing_lines(("three c", "one a"), printed) == ["one a"]
     assert missing_lines(("four d",), printed) == ["four d"]
+    assert missing_lines(("two ... and so on", "..."), printed) == []
 
 
 def test_exit_codes_and_continued_lines_are_read(tmp_path: Path) -> None:
@@ -178,3 +179,11 @@ def test_exit_codes_and_continued_lines_are_read(tmp_path: Path) -> None:
         (["ls"], 0, ()),
     ]
     assert second.language == "json"
+
+
+def test_the_shell_completes_commands(shell: dict[str, str], tmp_path: Path) -> None:
+    asked = {"_HHRNET_COMPLETE": "complete_bash", "COMP_WORDS": "hhrnet ev", "COMP_CWORD": "1"}
+    done = _run(["hhrnet"], tmp_path, shell | asked)
+    assert done.stdout.split() == ["eval"]
+    script = _run(["hhrnet"], tmp_path, shell | {"_HHRNET_COMPLETE": "source_bash"})
+    assert "_HHRNET_COMPLETE=complete_bash" in script.stdout
