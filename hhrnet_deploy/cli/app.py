@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from hhrnet_deploy.cli import bench, build, calibrate, console, data, doctor, export, models, predict, train
+from hhrnet_deploy.cli import bench, build, calibrate, console, data, demo, doctor, export, models, predict, train
 from hhrnet_deploy.cli.compile import compile_
 from hhrnet_deploy.cli.eval import eval_
 from hhrnet_deploy.errors import HHRNetError
@@ -34,6 +34,7 @@ app.command("bench")(bench.bench)
 app.command("eval")(eval_)
 app.command("train")(train.train)
 app.command("compile")(compile_)
+app.command("demo")(demo.demo)
 
 
 def _print_version(wanted: bool) -> None:
