@@ -31,6 +31,7 @@ from hhrnet_deploy.targets.bundle import (
     writing_bundle,
 )
 from hhrnet_deploy.targets.graph import Graph, Precision, read_graph
+from hhrnet_deploy.targets.graph_cost import GraphCost, assign_work, read_cost
 from hhrnet_deploy.targets.manifest import Manifest, Shapes, Sources
 from hhrnet_deploy.targets.parity import TOLERANCES, Parity, check, compare
 from hhrnet_deploy.targets.quantization import Quantization
@@ -203,10 +204,17 @@ def _write(job: _Job, folder: Path, note: Note) -> Manifest:
     with writing_bundle(folder) as temporary:
         note(f"building for {job.target.name} in {job.precision}")
         built = job.target.build(job.graph, temporary, job.precision, job.settings)
-        write_layers(temporary, built.layers)
+        cost, nodes = read_cost(job.graph.path, _counted_size(job.graph))
+        write_layers(temporary, assign_work(built.layers, nodes))
         parity = _checked_parity(job, built, temporary, folder, note)
-        manifest = write_manifest(temporary, _manifest(job, built, temporary, parity))
+        manifest = write_manifest(temporary, _manifest(job, built, temporary, parity, cost))
     return manifest
+
+
+def _counted_size(graph: Graph) -> tuple[int, int]:
+    """(H, W) that costs are counted for: the graph's own size, or the square of the preset's short side."""
+    width, height = graph.size or (graph.metadata.short_side,) * 2
+    return height, width
 
 
 def _checked_parity(job: _Job, built: Built, temporary: Path, folder: Path, note: Note) -> Parity | None:
@@ -245,7 +253,7 @@ def _parity(job: _Job, built: Built, folder: Path) -> Parity:
     return Parity(reference="onnx", images=origin, shapes=tuple(shapes), outputs=compare(pairs))
 
 
-def _manifest(job: _Job, built: Built, folder: Path, parity: Parity | None) -> Manifest:
+def _manifest(job: _Job, built: Built, folder: Path, parity: Parity | None, cost: GraphCost) -> Manifest:
     meta = job.graph.metadata
     return Manifest(
         tool_version=tool_version(),
@@ -262,6 +270,7 @@ def _manifest(job: _Job, built: Built, folder: Path, parity: Parity | None) -> M
         shapes=_shapes(job.graph, built),
         hints=built.hints,
         sources=_sources(job),
+        cost=cost,
         quantization=job.quantization,
         files=file_entries(folder, (*built.files, LAYERS)),
         parity=parity,

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from hhrnet_deploy.config import DecodeConfig
 from hhrnet_deploy.skeletons import Skeleton
 from hhrnet_deploy.targets.graph import Precision
+from hhrnet_deploy.targets.graph_cost import GraphCost
 from hhrnet_deploy.targets.parity import Parity
 from hhrnet_deploy.targets.quantization import Quantization
 from hhrnet_deploy.targets.runner import MULTIPLE, RunnerInfo
@@ -72,6 +73,7 @@ class Manifest(_Model):
         hints: run-time settings that are set, and read back, on opening.
         decode: the settings of an engine with people as outputs.
         sources: what it was made from.
+        cost: what one image costs, counted on the graph it was made from.
         files: every file of the bundle but the manifest, by name.
         quantization: what was decided about number types; None for a float32 or bf16 engine, and for one made from a
             graph that was typed before.
@@ -97,6 +99,7 @@ class Manifest(_Model):
     hints: dict[str, str] = {}
     decode: DecodeConfig | None = None
     sources: Sources
+    cost: GraphCost | None = None
     files: dict[str, FileEntry]
     quantization: Quantization | None = None
     parity: Parity | None = None

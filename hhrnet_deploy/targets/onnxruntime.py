@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -85,16 +86,29 @@ class OnnxRuntimeRunner(Runner):
 
 
 def _layers(path: Path) -> tuple[Layer, ...]:
-    """The graph's nodes with the type of their first output."""
+    """What ONNX Runtime makes of the graph when it opens it, with the type each node computes in."""
     import onnx
 
-    model = onnx.shape_inference.infer_shapes(onnx.load(str(path)))
+    ort = _onnxruntime()
+    settings = ort.SessionOptions()
+    settings.log_severity_level = 3
+    # Without the layouts of this processor, whose nodes no longer say what they were.
+    settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    with tempfile.TemporaryDirectory(prefix="hhrnet-layers-") as scratch:
+        settings.optimized_model_filepath = str(Path(scratch) / MODEL)
+        ort.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
+        model = onnx.shape_inference.infer_shapes(onnx.load(settings.optimized_model_filepath))
     graph = model.graph
     values = {v.name: v.type.tensor_type.elem_type for v in (*graph.value_info, *graph.output)}
     nodes = (node for node in graph.node if node.op_type != "Constant")
     return tuple(
-        Layer(name=node.name, type=node.op_type, precision=_type_name(values.get(node.output[0], 0))) for node in nodes
+        Layer(name=node.name, type=node.op_type, precision=_precision(node.op_type, values.get(node.output[0], 0)))
+        for node in nodes
     )
+
+
+def _precision(kind: str, element: int) -> str:
+    return "int8" if kind.startswith("QLinear") else _type_name(element)
 
 
 def _type_name(element: int) -> str:

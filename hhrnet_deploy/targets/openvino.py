@@ -138,7 +138,9 @@ def _layers(compiled: Any) -> tuple[Layer, ...]:
         kind = str(info["layerType"].astype(str))
         if kind != "Const":
             name = str(node.get_friendly_name())
-            layers.append(Layer(name=name, type=kind, precision=str(info["runtimePrecision"].astype(str))))
+            nodes = tuple(filter(None, str(info["originalLayersNames"].astype(str)).split(",")))
+            precision = str(info["runtimePrecision"].astype(str))
+            layers.append(Layer(name=name, type=kind, precision=precision, nodes=nodes))
     return tuple(layers)
 
 

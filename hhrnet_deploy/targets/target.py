@@ -25,6 +25,7 @@ class Layer(BaseModel):
         precision: the type it computes in, for example ``f32``, ``bf16``, ``i8``.
         inputs, outputs: types of the tensors that go in and come out, where the target tells.
         nodes: names of the ONNX nodes it was made of, where the target tells.
+        work: multiply-adds for one image of the ONNX nodes that it computes, by name.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -35,6 +36,7 @@ class Layer(BaseModel):
     inputs: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
     nodes: tuple[str, ...] = ()
+    work: dict[str, int] = {}
 
 
 @dataclass(frozen=True)
