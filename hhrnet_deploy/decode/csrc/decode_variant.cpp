@@ -1,7 +1,5 @@
 // The decoder of one instruction set. CMake compiles this file several times with other flags and another
 // HHRNET_VARIANT; contraction is off, so every copy computes the same bits.
-#include <cmath>
-
 #include "decode.h"
 #include "warp.h"
 

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <math.h>
 
 #if defined(__CUDACC__)
 #define HHRNET_HD __host__ __device__ __forceinline__

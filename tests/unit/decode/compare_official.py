@@ -35,6 +35,11 @@ def difference(keypoints: np.ndarray, scores: np.ndarray, other: np.ndarray, oth
     return next((name for name, delta, limit in limits if np.abs(delta).max(initial=0) > limit), "")
 
 
+def differs_at_equal_places(keypoints: np.ndarray, other: np.ndarray) -> bool:
+    """Whether joints only stand at other places of equal heat, up to rounding: which is first in refine is open."""
+    return keypoints.shape == other.shape and bool(np.abs(keypoints[..., 2] - other[..., 2]).max(initial=0) < 1e-6)
+
+
 def has_equal_peaks(request: DecodeRequest) -> bool:
     """Whether two peaks of one joint have equal heat, up to rounding, so that their order is open."""
     heat, tags = full_maps(request, 0)
@@ -95,7 +100,7 @@ def main(cases: int, seed: int) -> None:
         if not what:
             continue
         itself = difference(*other_format.decode(scaled, size, config), *expected)
-        equal_peaks = has_equal_peaks(request)
+        equal_peaks = has_equal_peaks(request) or differs_at_equal_places(found.keypoints, expected[0])
         entry = {"case": case, "what": what, "official_against_itself": itself, "equal_peaks": equal_peaks}
         different.append(entry)
         if not itself and not equal_peaks:

@@ -25,7 +25,9 @@ def build(tmp_path_factory: pytest.TempPathFactory):
             program = folder / f"{name}_{sanitizer.partition(',')[0]}"
             flags = ["-std=c++17", "-O1", "-g", "-ffp-contract=off", "-Wall", "-Wextra", "-Werror", "-pthread"]
             checks = [f"-fsanitize={sanitizer}", "-fno-sanitize-recover=all"]
-            paths = [f"-I{HEADERS}", f"-I{SOURCES}", str(SOURCES / f"{name}.cpp"), "-o", str(program)]
+            if sanitizer == "thread":
+                checks += ["--param", "tsan-distinguish-volatile=1"]
+            paths = [f"-I{HEADERS}", f"-I{SOURCES}", "-x", "c++", str(SOURCES / f"{name}.cpp"), "-o", str(program)]
             subprocess.run([str(COMPILER), *flags, *checks, *paths], check=True)
             built[name, sanitizer] = program
         return built[name, sanitizer]
@@ -43,6 +45,11 @@ def test_a_group_of_threads_finds_the_same_people_without_a_race(build, threads:
     run(build("thread_team", "thread"), threads, 30, threads)
 
 
+@pytest.mark.parametrize("threads", [1, 8])
+def test_the_kernels_shells_find_the_same_people_without_a_race(build, threads: int) -> None:
+    run(build("kernels_on_host", "thread"), threads, 30, threads)
+
+
 def test_arbitrary_bytes_neither_crash_nor_hang(build) -> None:
     run(build("fuzz_decode", "address,undefined"), 400, 1)
 
@@ -51,4 +58,6 @@ def test_arbitrary_bytes_neither_crash_nor_hang(build) -> None:
 def test_many_groups_and_bytes(build) -> None:
     for threads in (2, 7, 32):
         run(build("thread_team", "thread"), threads, 500, 100 + threads)
+        run(build("kernels_on_host", "thread"), threads, 300, 200 + threads)
+    run(build("kernels_on_host", "address,undefined"), 4, 300, 5)
     run(build("fuzz_decode", "address,undefined"), 20_000, 2)

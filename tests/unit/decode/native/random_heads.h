@@ -68,7 +68,8 @@ struct Case {
     hhrnet::ImageRequest request{};
     std::unique_ptr<char[], AlignedDelete> block;
 
-    explicit Case(Random& random) {
+    // `variation` changes the values of the heads and nothing else.
+    explicit Case(Random& random, uint64_t variation = 0) : phase_(float(variation)) {
         using namespace hhrnet;
         const int joints = random.between(1, 6);
         const bool flip = random.chance(0.5f), half = random.chance(0.3f);
@@ -101,6 +102,8 @@ struct Case {
     }
 
   private:
+    float phase_;
+
     void fill_scale(Random& random, hhrnet::ScaleData& scale, bool flip, bool half) {
         scale.fine_width = random.between(1, 40);
         scale.fine_height = random.between(1, 40);
@@ -111,7 +114,7 @@ struct Case {
         if (exact) scale.fine_height = scale.coarse_height * 2;
         const float step = random.chance(0.4f) ? 0.25f : 0.0f;
         const auto value = [&](size_t i) {
-            const float raw = random.unit() * std::sin(float(i) * 0.37f) + 0.2f * random.unit();
+            const float raw = random.unit() * std::sin(float(i) * 0.37f + phase_) + 0.2f * random.unit();
             return step > 0 ? std::round(raw / step) * step : raw;
         };
         const auto coarse_value = [&](size_t i) {

@@ -1,0 +1,123 @@
+"""The launch table says what the kernels take."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import hhrnet_deploy.decode
+from hhrnet_deploy.config import DecodeConfig
+from hhrnet_deploy.decode import kernel_files, launch_table
+from hhrnet_deploy.decode.launch_table import KERNELS, Dims, float_bits, floor_to_float32, scalar_values
+from hhrnet_deploy.errors import HHRNetError
+
+CSRC = Path(hhrnet_deploy.decode.__file__).parent / "csrc"
+C_TYPES = {"float32": "float*", "float64": "double*", "int32": "int*", "uint8": "uint8_t*", "heads": "void*"}
+DIMS = Dims(2, 17, 2, 128, 176, 256, 352, 512, 704, 30, 480, 640)
+
+
+def _declared() -> dict[str, list[tuple[str, str]]]:
+    """(type, name) of every argument of every kernel, in the order of kernels.cu."""
+    source = (CSRC / "kernels.cu").read_text()
+    found = re.findall(r'extern "C" __global__ void __launch_bounds__\(kThreads\)\s+(\w+)\(([^)]*)\)', source)
+    return {
+        name: [tuple(argument.replace("const ", "").rsplit(" ", 1)) for argument in re.split(r",\s*", arguments)]
+        for name, arguments in found
+    }
+
+
+def test_every_kernel_takes_the_arguments_of_the_table() -> None:
+    declared = _declared()
+    assert list(declared) == list(KERNELS)
+    for name, kernel in KERNELS.items():
+        pointers = {one.name: C_TYPES[one.dtype] for one in (*kernel.inputs, *kernel.outputs)}
+        assert declared[name] == [(pointers.get(argument, "int"), argument) for argument in kernel.arguments], name
+
+
+def test_every_scalar_of_every_kernel_has_a_value() -> None:
+    values = scalar_values(DIMS, DecodeConfig(), half=False)
+    for kernel in KERNELS.values():
+        assert set(kernel.scalars) <= set(values)
+    assert all(-(2**31) <= value < 2**31 for value in values.values())
+
+
+def test_constants_agree_with_the_headers() -> None:
+    headers = "\n".join(path.read_text() for path in CSRC.iterdir() if path.suffix in {".h", ".cu"})
+    for constant, value in (
+        ("kCell", launch_table.CELL),
+        ("kTile", launch_table.TILE),
+        ("kThreads", launch_table.THREADS),
+    ):
+        assert re.search(rf"constexpr int {constant} = {value};", headers), constant
+
+
+def test_grids_and_shapes_are_positive_whole_numbers() -> None:
+    for kernel in KERNELS.values():
+        assert all(isinstance(side, int) and side > 0 for side in kernel.grid(DIMS))
+        for buffer in (*kernel.inputs, *kernel.outputs):
+            assert all(isinstance(side, int) and side > 0 for side in buffer.shape(DIMS)), buffer.name
+
+
+def test_the_memory_of_group_and_refine_is_what_the_headers_carve() -> None:
+    costs, arrived, keys = 30 * 30 * 8, 30 * 17 * 2 * 4, 30 * 17 * 4
+    assert launch_table.group_memory_doubles(DIMS) * 8 >= costs + arrived + keys
+    assert np.prod(launch_table.REFINE_MEMORY.shape(DIMS)) == 2 * 17 * (2 * 2 + 3) * DIMS.tiles
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.1, 0.2, 0.3, 1 / 3, 0.5])
+def test_the_float32_threshold_decides_as_the_float64_one(threshold: float) -> None:
+    floor = floor_to_float32(threshold)
+    for value in (floor, np.nextafter(floor, np.float32(1)), np.nextafter(floor, np.float32(-1))):
+        assert (value > floor) == (float(value) > threshold)
+    assert np.array(float_bits(floor), np.int32).view(np.float32) == floor
+
+
+def test_missing_kernels_say_how_to_get_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(hhrnet_deploy.decode, "__path__", [str(tmp_path)])
+    with pytest.raises(HHRNetError, match="nvcc"):
+        kernel_files.fatbin_file()
+    (tmp_path / "cuda").mkdir()
+    (tmp_path / "cuda" / "peaks.ptx").write_text("ptx")
+    assert kernel_files.ptx_file("peaks").read_text() == "ptx"
+    with pytest.raises(ValueError, match="aggregate_flip"):
+        kernel_files.ptx_file("sort")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("nvcc") is None, reason="needs nvcc")
+def test_nvcc_compiles_every_kernel_within_its_limits(tmp_path: Path) -> None:
+    """One architecture and the PTX of each kernel; no spills, static shared memory under 48 KB."""
+    flags = ["nvcc", "-std=c++17", "-O3", "--fmad=false", "-diag-suppress", "177", str(CSRC / "kernels.cu")]
+    built = subprocess.run(
+        [*flags, "-arch=sm_90", "-cubin", "-Xptxas", "-v", "-o", str(tmp_path / "kernels.cubin")],
+        check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    report = read_resources(built.stderr)
+    assert set(report) == set(KERNELS)
+    for name, used in report.items():
+        assert used["spill_bytes"] == 0, name
+        assert used["shared_bytes"] < 48 * 1024, name
+        assert used["registers"] <= 168, name
+    for number, name in enumerate(KERNELS, 1):
+        ptx = tmp_path / f"{name}.ptx"
+        subprocess.run([*flags, f"-DHHRNET_ONLY={number}", "-arch=compute_75", "-ptx", "-o", str(ptx)], check=True)
+        assert re.findall(r"\.entry (\w+)", ptx.read_text()) == [name]
+        assert len(re.findall(rf"\.param \.\w+ {name}_param_\d+", ptx.read_text())) == len(KERNELS[name].arguments)
+
+
+def read_resources(ptxas: str) -> dict[str, dict[str, int]]:
+    """Registers, static shared memory and spills per kernel, from the output of ptxas -v."""
+    report = {}
+    for part in ptxas.split("Compiling entry function '")[1:]:
+        numbers = {
+            "registers": r"Used (\d+) registers",
+            "shared_bytes": r"(\d+) bytes smem",
+            "stack_bytes": r"(\d+) bytes stack frame",
+            "spill_bytes": r"(\d+) bytes spill stores",
+        }
+        found = {key: re.search(pattern, part) for key, pattern in numbers.items()}
+        report[part.partition("'")[0]] = {key: int(match[1]) if match else 0 for key, match in found.items()}
+    return report
