@@ -13,6 +13,7 @@ import typer
 from hhrnet_deploy.cli import bench, build, calibrate, console, data, demo, doctor, export, models, predict, train
 from hhrnet_deploy.cli.compile import compile_
 from hhrnet_deploy.cli.eval import eval_
+from hhrnet_deploy.cli.inspect import inspect
 from hhrnet_deploy.errors import HHRNetError
 
 app = typer.Typer(
@@ -34,6 +35,7 @@ app.command("bench")(bench.bench)
 app.command("eval")(eval_)
 app.command("train")(train.train)
 app.command("compile")(compile_)
+app.command("inspect")(inspect)
 app.command("demo")(demo.demo)
 
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any, Protocol
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -86,7 +87,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str |
     for number, column in enumerate(columns):
         grid.add_column(column, justify="left" if number == 0 else "right")
     for row in rows:
-        grid.add_row(*row)
+        grid.add_row(*map(escape, row))
     out.print(grid)
 
 
