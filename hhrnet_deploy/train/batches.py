@@ -126,47 +126,57 @@ def epoch_order(samples: int, steps: int, global_batch: int, *, seed: int, epoch
     return np.resize(order, steps * global_batch).tolist()
 
 
-class EpochBatches(Sampler[list[Ticket]]):
-    """The micro-batches of one rank in one epoch, from a given step on.
+class RunBatches(Sampler[list[Ticket]]):
+    """The micro-batches of one rank from a given step to the end of the run.
 
     Micro-batch a of step s holds the images s * G + a * (R * m) + r * m and the m - 1 after it, so that the images that
     the R ranks see at the same time are those one process with R times the micro-batch would see.
+
+    Args:
+        samples: how many there are in an epoch.
+        recipe: its seed and number of epochs.
+        split: how a step is shared out.
+        rank: whose batches.
+        epoch, step: where to begin.
     """
 
-    def __init__(self, order: list[int], split: Split, *, epoch: int, rank: int, first_step: int) -> None:
-        self.order = order
+    def __init__(self, samples: int, recipe: Recipe, split: Split, *, rank: int, epoch: int = 0, step: int = 0) -> None:
+        self.samples = samples
+        self.recipe = recipe
         self.split = split
-        self.epoch = epoch
         self.rank = rank
-        self.first_step = first_step
-
-    def __len__(self) -> int:
-        steps = len(self.order) // self.split.global_batch - self.first_step
-        return steps * self.split.accumulation
+        self.epoch = epoch
+        self.step = step
 
     def __iter__(self) -> Iterator[list[Ticket]]:
+        first_step = self.step
+        for epoch in range(self.epoch, self.recipe.epochs):
+            yield from self._of_epoch(epoch, first_step)
+            first_step = 0
+
+    def _of_epoch(self, epoch: int, first_step: int) -> Iterator[list[Ticket]]:
         split = self.split
-        together = split.ranks * split.micro_batch
-        start = self.first_step * split.global_batch + self.rank * split.micro_batch
-        for position in range(start, len(self.order), together):
-            numbers = self.order[position : position + split.micro_batch]
-            yield [Ticket(self.epoch, number) for number in numbers]
+        steps = steps_per_epoch(self.samples, split.global_batch)
+        order = epoch_order(self.samples, steps, split.global_batch, seed=self.recipe.seed, epoch=epoch)
+        start = first_step * split.global_batch + self.rank * split.micro_batch
+        for position in range(start, len(order), split.ranks * split.micro_batch):
+            yield [Ticket(epoch, number) for number in order[position : position + split.micro_batch]]
 
 
-def epoch_loader(
-    samples: TrainingSet, recipe: Recipe, split: Split, *, epoch: int, rank: int, first_step: int, pin: bool
-) -> DataLoader[Batch | InputError]:
-    """The loader of one epoch. What it yields depends on seed, epoch and step only, not on the number of workers."""
-    steps = steps_per_epoch(len(samples), split.global_batch)
-    order = epoch_order(len(samples), steps, split.global_batch, seed=recipe.seed, epoch=epoch)
-    batches = EpochBatches(order, split, epoch=epoch, rank=rank, first_step=first_step)
+def run_loader(samples: TrainingSet, batches: RunBatches, *, pin: bool) -> DataLoader[Batch | InputError]:
+    """One loader for the whole run. What it yields depends on seed, epoch and step only, not on the number of workers.
+
+    Workers are fresh interpreters: forking a process that has used torch and OpenCV can crash or hang the child.
+    """
+    workers = samples.recipe.workers
     return DataLoader(
         samples,  # type: ignore[arg-type]
         batch_sampler=batches,
         collate_fn=collate,
-        num_workers=recipe.workers,
+        num_workers=workers,
+        multiprocessing_context="spawn" if workers else None,
         pin_memory=pin,
-        prefetch_factor=4 if recipe.workers else None,
+        prefetch_factor=4 if workers else None,
         worker_init_fn=_one_thread,
         generator=torch.Generator().manual_seed(0),
     )

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from hhrnet_deploy.model.checkpoint import LoadedModel, save_weights
-from hhrnet_deploy.train.batches import Split, epoch_loader, split_batch, steps_per_epoch
+from hhrnet_deploy.train.batches import Batch, RunBatches, Split, run_loader, split_batch, steps_per_epoch
 from hhrnet_deploy.train.distributed import World
 from hhrnet_deploy.train.recipe import Recipe
 from hhrnet_deploy.train.records import StepRecord, ValidationRecord, Watcher
@@ -85,8 +85,9 @@ class Run:
         """
         try:
             with self._stopping_gently():
+                steps = self._steps()
                 while not self.done() and not self._asked_to_stop:
-                    self._epoch()
+                    self._epoch(steps)
             if self.done() and self.world.leads:
                 self._save_weights(FINAL_FILE)
             return self.done()
@@ -122,24 +123,28 @@ class Run:
             gradient_as_bucket_view=True,
         )
 
-    def _epoch(self) -> None:
-        position, recipe, world = self.learner.position, self.recipe, self.world
-        loader = epoch_loader(
-            self.samples,
-            recipe,
+    def _steps(self) -> Iterator[list[Batch]]:
+        """The micro-batches of every step from here to the end of the run."""
+        position, world = self.learner.position, self.world
+        batches = RunBatches(
+            len(self.samples),
+            self.recipe,
             self.split,
-            epoch=position.epoch,
             rank=world.rank,
-            first_step=position.step_in_epoch,
-            pin=world.device.type == "cuda",
+            epoch=position.epoch,
+            step=position.step_in_epoch,
         )
+        return grouped(run_loader(self.samples, batches, pin=world.device.type == "cuda"), self.split.accumulation)
+
+    def _epoch(self, steps: Iterator[list[Batch]]) -> None:
+        position, recipe = self.learner.position, self.recipe
         self.learner.network.train()
-        for batches in grouped(loader, self.split.accumulation):
+        while position.step_in_epoch < self.steps:
             progress = self.progress()
             if progress >= 1 or self._shall_stop():
                 break
             rate = learning_rate(recipe.optimiser, step=position.step, epoch=position.epoch, progress=progress)
-            self._advance(rate, self.stepper.step(batches, rate))
+            self._advance(rate, self.stepper.step(next(steps), rate))
         else:
             position.epoch, position.step_in_epoch = position.epoch + 1, 0
         self._pause()

@@ -1,0 +1,49 @@
+"""Two processes give the gradients of one process with the whole batch."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+HERE = Path(__file__).parent
+
+
+def _probe(out: Path, images_per_device: int, processes: int) -> dict[str, Any]:
+    launcher = [sys.executable]
+    if processes > 1:
+        launcher += ["-m", "torch.distributed.run", f"--nproc_per_node={processes}", "--standalone"]
+    command = [*launcher, str(HERE / "gradient_probe.py"), str(out), str(images_per_device)]
+    paths = os.pathsep.join([str(HERE), str(HERE.parents[2]), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found: dict[str, Any] = torch.load(out, weights_only=True)
+    return found
+
+
+def test_two_processes_give_the_gradients_and_statistics_of_one(tmp_path: Path) -> None:
+    alone = _probe(tmp_path / "alone.pt", images_per_device=8, processes=1)
+    shared = _probe(tmp_path / "shared.pt", images_per_device=4, processes=2)
+    torch.testing.assert_close(shared["parts"], alone["parts"], atol=0, rtol=1e-6)
+    assert set(alone["gradients"]) == set(shared["gradients"])
+    for name, gradient in alone["gradients"].items():
+        assert gradient.abs().max() > 0, name
+        torch.testing.assert_close(shared["gradients"][name], gradient, atol=1e-9, rtol=1e-5, msg=name)
+    for name, value in alone["buffers"].items():
+        torch.testing.assert_close(shared["buffers"][name], value, atol=1e-9, rtol=1e-6, msg=name)
+
+
+def test_the_comparison_notices_statistics_of_half_a_batch(tmp_path: Path) -> None:
+    """Accumulating two halves in one process normalises each by itself, which must show."""
+    alone = _probe(tmp_path / "alone.pt", images_per_device=8, processes=1)
+    halves = _probe(tmp_path / "halves.pt", images_per_device=4, processes=1)
+    with pytest.raises(AssertionError):
+        torch.testing.assert_close(
+            halves["gradients"]["conv2.weight"], alone["gradients"]["conv2.weight"], rtol=1e-5, atol=0
+        )
