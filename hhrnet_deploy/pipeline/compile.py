@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import platform
-import re
 import shlex
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +13,24 @@ from pydantic import TypeAdapter
 
 from hhrnet_deploy.config import DecodeConfig, InferenceConfig
 from hhrnet_deploy.data.coco import KeypointDataset
-from hhrnet_deploy.errors import InputError
+from hhrnet_deploy.errors import GateFailedError, InputError
 from hhrnet_deploy.evaluate.report import EvaluationReport
 from hhrnet_deploy.evaluate.run import EvaluationOptions, evaluate
 from hhrnet_deploy.export.exporting import export_onnx
 from hhrnet_deploy.files import sha256_of, write_text
 from hhrnet_deploy.pipeline.bench import BenchReport, Contestant, run_bench
+from hhrnet_deploy.pipeline.budget import BudgetRequest
 from hhrnet_deploy.pipeline.build import build_engine
 from hhrnet_deploy.pipeline.cache import StageCache, StageRun, digest_of, tool_identity
 from hhrnet_deploy.pipeline.quantization import quantization_words
 from hhrnet_deploy.pipeline.spec import EngineSpec
+from hhrnet_deploy.pipeline.stage_inputs import (
+    calibration_identity,
+    data_identity,
+    machine,
+    package_versions,
+    preset_identity,
+)
 from hhrnet_deploy.skeletons import Skeleton
 from hhrnet_deploy.targets.bundle import Bundle, read_bundle
 from hhrnet_deploy.targets.registry import find_target
@@ -36,7 +40,6 @@ Advance = Callable[[int, str], None]
 Progress = Callable[[str, int | None], AbstractContextManager[Advance]]
 
 HEADS, ENGINE, REPORT = "heads.onnx", "engine", "report.html"
-_PACKAGES = ("torch", "onnx", "onnxsim", "onnxruntime", "openvino", "opencv-python-headless", "pycocotools", "numpy")
 _BENCH_PHOTOS = 16
 _EVALUATION = TypeAdapter(EvaluationReport)
 _BENCH = TypeAdapter(BenchReport)
@@ -51,7 +54,8 @@ class CompileOptions:
         preset: of a checkpoint that does not say what it is.
         flip: evaluate and time with the flip test, as published.
         skeleton: joints of the data set, when it was given one.
-        max_ap_drop: the largest AP drop allowed; checked by the caller once the report is there.
+        max_ap_drop: the largest AP drop allowed. An int8 engine gets layers in higher precision until it is kept;
+            whether it is, the caller checks once the report is there.
         pairs: timed pairs of engine and reference; 0 leaves the timing out.
         pictures: how many photos the report shows, those that differ most.
     """
@@ -141,6 +145,7 @@ class _Compilation:
         spec = options.spec
         target = find_target(spec.target)
         target.check_precision(spec.precision or "fp32")
+        target.check_ready(spec.tensorrt)
         reason = target.cannot_run_here()
         if reason is not None:
             raise InputError(
@@ -151,10 +156,11 @@ class _Compilation:
         if not weights.is_file():
             raise InputError(f"There is no checkpoint {weights}.", hint="Give a file, or default for the shipped one.")
         self.weights_sha256 = sha256_of(weights)
-        self.versions = _versions() | {f"target {target.name}": target.version()}
-        self.calibration = _calibration_identity(spec)
+        self.versions = package_versions()
+        self.target_version = target.version()
+        self.calibration = calibration_identity(spec)
         note(f"hashing {len(data)} images")
-        self.data_identity = _identity_of(data)
+        self.data_identity = data_identity(data)
 
     def run(self) -> Compiled:
         onnx = self._export()
@@ -200,7 +206,7 @@ class _Compilation:
             report = export_onnx(self.checkpoint, path, preset=self.options.preset, progress=self.note, **shapes)
             return report.model_dump(mode="json")
 
-        inputs = {"checkpoint": self.weights_sha256, "preset": _preset_identity(self.options.preset), **shapes}
+        inputs = {"checkpoint": self.weights_sha256, "preset": preset_identity(self.options.preset), **shapes}
         return self._stage("export", inputs, work, (path,))
 
     def _calibrate(self, onnx: StageRun) -> StageRun:
@@ -218,15 +224,31 @@ class _Compilation:
     def _build(self, onnx: StageRun) -> StageRun:
         spec, path = self.options.spec, self._path(ENGINE)
 
-        def work() -> Any:
-            report = build_engine(self._path(HEADS), path, spec=spec, progress=self.note, bar=self.progress)
+        limit = self.options.max_ap_drop if spec.precision == "int8" else None
+
+        def build(budget: BudgetRequest | None) -> Any:
+            report = build_engine(
+                self._path(HEADS), path, spec=spec, progress=self.note, bar=self.progress, budget=budget
+            )
             return report.model_dump(mode="json")
+
+        def work() -> Any:
+            if limit is None:
+                return build(None)
+            try:
+                return build(BudgetRequest(limit, self.data))
+            except GateFailedError as error:
+                # The report of the plain engine shows what goes wrong; the caller's gate fails afterwards.
+                self.note(f"{error.fact} Going on with every layer in int8.")
+                return build(None)
 
         inputs = {
             "onnx": onnx.record.outputs,
             "calibration": self.calibration,
+            "budget": None if limit is None else [limit, self.data_identity],
             "spec": spec.model_dump(mode="json"),
             "device": find_target(spec.target).device(),
+            "target_version": self.target_version,
         }
         return self._stage("build", inputs, work, (path,))
 
@@ -238,10 +260,10 @@ class _Compilation:
         inputs = {
             "engine": build.record.outputs,
             "reference": self.weights_sha256,
-            "preset": _preset_identity(self.options.preset),
+            "preset": preset_identity(self.options.preset),
             "data": self.data_identity,
             "settings": config.model_dump(mode="json"),
-            "machine": _machine(),
+            "machine": machine(),
         }
         # Named by what it depends on, so that an earlier run's people are never continued under other settings.
         people = self.stages.folder / f"people-{digest_of([inputs, self.versions, tool_identity()])[:16]}.jsonl"
@@ -283,7 +305,7 @@ class _Compilation:
             "data": self.data_identity,
             "settings": config.model_dump(mode="json"),
             "pairs": pairs,
-            "machine": _machine(),
+            "machine": machine(),
         }
         return self._stage("bench", inputs, work)
 
@@ -301,7 +323,11 @@ class _Compilation:
                 data=self.data,
                 people=self._path(evaluation.result["people"]),
                 commands=commands,
-                versions={**self.versions, "machine": _machine()},
+                versions={
+                    **self.versions,
+                    f"target {self.options.spec.target}": self.target_version,
+                    "machine": machine(),
+                },
                 hashes={"annotations": self.data_identity["annotations"], "photos": self.data_identity["photos"]},
                 max_ap_drop=self.options.max_ap_drop,
                 pictures=self.options.pictures,
@@ -321,69 +347,25 @@ class _Compilation:
         """How to make all of it again, in one command and step by step."""
         options, spec, root = self.options, self.options.spec, self.stages.root
         preset = ["--preset", options.preset] if options.preset else []
-        kind = ["--target", spec.target, "--precision", spec.precision or "fp32", *quantization_words(spec)]
+        kind = [
+            "--target",
+            spec.target,
+            "--precision",
+            spec.precision or "fp32",
+            *quantization_words(spec),
+            *spec.tensorrt.words(),
+        ]
         shapes = [*(["--size", spec.size] if spec.size else []), *(["--flip"] if spec.flip else [])]
         data = ["--data", str(self.data.root), "--split", self.data.split]
         flip = [] if options.flip else ["--no-flip"]
         gate = [] if options.max_ap_drop is None else ["--max-ap-drop", f"{options.max_ap_drop:g}"]
+        budget = gate and spec.precision == "int8"
         checkpoint, bundle = str(self.checkpoint), str(root / ENGINE)
         lines = [
             ["compile", checkpoint, *preset, *kind, *data, *gate, "-o", str(root)],
             ["export", checkpoint, *preset, *shapes, "-o", str(root / HEADS)],
-            ["build", str(root / HEADS), *kind, "-o", bundle],
+            ["build", str(root / HEADS), *kind, *([*data, *gate] if budget else []), "-o", bundle],
             ["eval", "--engine", bundle, "--reference", checkpoint, *preset, *data, *flip, *gate],
             ["bench", bundle, checkpoint, *preset, "--images", str(self.data.image_folder), *flip],
         ]
         return [shlex.join(["hhrnet", *words]) for words in lines]
-
-
-def _identity_of(data: KeypointDataset) -> dict[str, Any]:
-    """What the images and annotations are, whatever the folder is called."""
-    missing = [sample.path for sample in data if not sample.path.is_file()]
-    if missing:
-        raise InputError(
-            f"{len(missing)} of {len(data)} photos are missing, the first is {missing[0]}.",
-            hint="`hhrnet data check` lists them.",
-        )
-    return {
-        "split": data.split,
-        "annotations": sha256_of(data.annotation_file),
-        "images": len(data),
-        "photos": digest_of([[sample.image_id, sha256_of(sample.path)] for sample in data]),
-        "skeleton": data.skeleton.model_dump(mode="json"),
-    }
-
-
-def _calibration_identity(spec: EngineSpec) -> str | None:
-    """What the ranges of an engine come from; None for one that takes none."""
-    if spec.precision not in ("fp16", "int8"):
-        return None
-    from hhrnet_deploy.quantize.calibration_set import DEFAULT_SET, open_calibration
-
-    if spec.ranges is not None:
-        return f"{sha256_of(spec.ranges)} {spec.calibration}"
-    return open_calibration(spec.calibration or DEFAULT_SET).digest
-
-
-def _preset_identity(preset: str | None) -> str | None:
-    """The name, or the hash of an experiment file."""
-    return sha256_of(preset) if preset is not None and Path(preset).is_file() else preset
-
-
-def _versions() -> dict[str, str]:
-    """Versions of what computes; another one may compute something else."""
-    found = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
-def _machine() -> str:
-    """Processor and number of cores: times are of this machine."""
-    cpuinfo = Path("/proc/cpuinfo")
-    text = cpuinfo.read_text(encoding="utf-8", errors="replace") if cpuinfo.exists() else ""
-    model = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
-    return f"{model.group(1) if model else platform.machine()}, {os.cpu_count()} cores"

@@ -25,6 +25,7 @@ from hhrnet_deploy.errors import InputError
 from hhrnet_deploy.pipeline.cache import StageCache, stage_key
 from hhrnet_deploy.pipeline.compile import Compiled, CompileOptions, compile_checkpoint
 from hhrnet_deploy.pipeline.spec import EngineSpec
+from hhrnet_deploy.targets.bundle import read_bundle
 
 STAGES = ["export", "build", "evaluate", "report"]
 
@@ -135,6 +136,45 @@ def test_an_undefined_drop_fails_the_gate_after_the_report(tiny_checkpoint: Path
     done = CliRunner().invoke(app, [*words, "-o", str(tmp_path / "out"), "--max-ap-drop", "0.5"])
     assert type(done.exception).__name__ == "GateFailedError"
     assert (tmp_path / "out" / "report.html").is_file()
+
+
+def _int8_words(checkpoint: Path, data: Path, folder: Path, limit: str) -> list[str]:
+    photos = data / "images" / "val2017"
+    words = ["compile", str(checkpoint), "--target", "onnxruntime", "--data", str(data), "--pairs", "0", "--no-flip"]
+    return [*words, "--calibration", f"{photos}:2", "-o", str(folder), "--max-ap-drop", limit, "--json"]
+
+
+def test_int8_is_calibrated_and_keeps_its_budget(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HHRNET_CACHE", str(tmp_path / "cache"))
+    data, folder = write_coco(tmp_path / "data", 2), tmp_path / "out"
+    words = _int8_words(tiny_checkpoint, data, folder, "1")
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0, done.output
+    document = json.loads(done.stdout)
+    assert [stage["name"] for stage in document["stages"]] == ["export", "calibrate", "build", "evaluate", "report"]
+    quantization = read_bundle(folder / "engine").manifest.quantization
+    assert quantization is not None
+    assert quantization.budget is not None
+    assert quantization.calibration.images == 2
+    assert 'id="sensitivity"' in (folder / "report.html").read_text()
+    again = json.loads(CliRunner().invoke(app, words).stdout)
+    assert all(stage["cached"] for stage in again["stages"])
+
+
+@pytest.mark.slow
+def test_a_budget_that_cannot_be_kept_still_gets_a_report(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HHRNET_CACHE", str(tmp_path / "cache"))
+    data, folder = write_coco(tmp_path / "data", 2), tmp_path / "out"
+    annotations = data / "annotations" / "person_keypoints_val2017.json"
+    annotations.write_text(json.dumps(json.loads(annotations.read_text()) | {"annotations": []}))
+    done = CliRunner().invoke(app, _int8_words(tiny_checkpoint, data, folder, "0.5"))
+    assert type(done.exception).__name__ == "GateFailedError"
+    assert "every layer in int8" in done.stderr
+    assert "NOT kept" in (folder / "report.html").read_text()
 
 
 @pytest.mark.parametrize(
