@@ -62,7 +62,8 @@ def build(
         Path | None, typer.Option(help="File of hhrnet calibrate with the ranges of this model and set.")
     ] = None,
     range_method: Annotated[
-        Literal["minmax", "percentile", "entropy", "mse"] | None, typer.Option(help="How int8 thresholds are chosen.")
+        Literal["minmax", "percentile", "entropy", "mse", "lp"] | None,
+        typer.Option(help="How int8 thresholds are chosen."),
     ] = None,
     max_ap_drop: Annotated[
         float | None,

@@ -32,8 +32,9 @@ def calibrate(
         Path | None, typer.Option(help="Also write the manifest (.json) that names exactly these images.")
     ] = None,
     method: Annotated[
-        Literal["minmax", "percentile", "entropy", "mse"], typer.Option(help="How thresholds are chosen, in the table.")
-    ] = "mse",
+        Literal["minmax", "percentile", "entropy", "mse", "lp"],
+        typer.Option(help="How thresholds are chosen, in the table."),
+    ] = "lp",
     preset: options.Preset = None,
     as_json: options.AsJson = False,
 ) -> None:

@@ -65,7 +65,6 @@ def emit(
     family: Family,
     *,
     method: Method = DEFAULT_METHOD,
-    biases: dict[str, npt.NDArray[np.float32]] | None = None,
 ) -> onnx.ModelProto:
     """The quantised graph, float32 in its float parts (`half.to_half` types them for TensorRT).
 
@@ -75,12 +74,11 @@ def emit(
         statistics: of the same network.
         family: for whom.
         method: how thresholds are chosen.
-        biases: by node, corrected biases that replace the graph's.
 
     Raises:
         InputError: the statistics lack a tensor that the plan quantises.
     """
-    writer = _Writer(topology, placement, statistics, family, method=method, biases=biases or {})
+    writer = _Writer(topology, placement, statistics, family, method=method)
     return writer.written()
 
 
@@ -93,10 +91,9 @@ class _Writer:
         family: Family,
         *,
         method: Method,
-        biases: dict[str, npt.NDArray[np.float32]],
     ) -> None:
         self.topology, self.placement, self.statistics = topology, placement, statistics
-        self.family, self.method, self.biases = family, method, biases
+        self.family, self.method = family, method
         self.constants: dict[str, npt.NDArray[Any]] = {}
         self.nodes: list[onnx.NodeProto] = []
         self.paired: dict[str, str] = {}
@@ -111,8 +108,6 @@ class _Writer:
                 tensor = self.reads.get((node.name, index))
                 if tensor is not None:
                     copy.input[index] = self._dequantized(tensor)
-            if node.name in self.biases:
-                copy.input[2] = self._constant(f"{node.name}/bias_corrected", self.biases[node.name])
             if self.placement.split is not None and node.name == self.placement.split.node:
                 self._append_split(copy, self.placement.split)
             elif node.name in quantized:

@@ -1,4 +1,4 @@
-"""Histograms of activation magnitudes, and the four ways to choose a clipping threshold from them.
+"""Histograms of activation magnitudes, and the ways to choose a clipping threshold from them.
 
 A histogram has a fixed number of bins over [0, ``top``); when a larger value comes, ``top`` doubles and neighbouring
 bins are merged. So memory is bounded, one pass is enough, and the result depends only on the order of the images.
@@ -6,16 +6,19 @@ bins are merged. So memory is bounded, one pass is enough, and the result depend
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 BINS = 2048
-Method = Literal["minmax", "percentile", "entropy", "mse"]
+Method = Literal["minmax", "percentile", "entropy", "mse", "lp"]
 METHODS: tuple[Method, ...] = get_args(Method)
-DEFAULT_METHOD: Method = "mse"
+DEFAULT_METHOD: Method = "lp"
 PERCENTILE = 99.99
+# Exponent of the default: heat maps are rare peaks, and clipping them has to weigh more than in a mean square.
+LP_EXPONENT = 2.5
 _SMALLEST_TOP = 2.0**-24
 _CANDIDATES = 96
 Float64 = npt.NDArray[np.float64]
@@ -67,7 +70,7 @@ def threshold(histogram: Histogram, largest: float, method: Method, levels: int)
         largest: the largest magnitude of all values, sampled or not.
         method: ``minmax``: ``largest``; ``percentile``: 99.99% of the sample is below; ``entropy``: smallest
             Kullback-Leibler divergence between sample and quantised sample (Migacz, "8-bit inference with TensorRT",
-            GTC 2017); ``mse``: smallest mean squared error.
+            GTC 2017); ``mse``: smallest mean squared error; ``lp``: smallest mean error to the power of 2.5.
         levels: steps between 0 and the threshold: 127 for int8, 255 for uint8.
 
     Returns:
@@ -75,7 +78,7 @@ def threshold(histogram: Histogram, largest: float, method: Method, levels: int)
     """
     if method == "minmax" or not histogram.counts.any() or largest == 0.0:
         return largest
-    chosen = {"percentile": _percentile, "entropy": _entropy, "mse": _mse}[method](histogram, levels)
+    chosen = _CHOICES[method](histogram, levels)
     return min(chosen, largest) if chosen > 0 else largest
 
 
@@ -94,12 +97,20 @@ def _candidates(histogram: Histogram, fewest: int) -> list[int]:
 
 
 def _mse(histogram: Histogram, levels: int) -> float:
+    return _smallest_error(histogram, levels, 2.0)
+
+
+def _lp(histogram: Histogram, levels: int) -> float:
+    return _smallest_error(histogram, levels, LP_EXPONENT)
+
+
+def _smallest_error(histogram: Histogram, levels: int, exponent: float) -> float:
     width, centres, weights = histogram.top / BINS, histogram.centres, histogram.counts.astype(np.float64)
     errors = {}
     for number in _candidates(histogram, 1):
         step = number * width / levels
         quantised = np.minimum(np.rint(centres / step), levels) * step
-        errors[number] = float(weights @ (centres - quantised) ** 2)
+        errors[number] = float(weights @ np.abs(centres - quantised) ** exponent)
     return min(errors, key=lambda number: (errors[number], number)) * width
 
 
@@ -128,3 +139,11 @@ def _divergence(counts: Float64, number: int, levels: int) -> float:
     # A bin that only the clipped values fill has no counterpart; a small mass stands for it.
     p, q = p[p > 0], np.maximum(q[p > 0], 1e-12)
     return float(np.sum(p * np.log(p / q)))
+
+
+_CHOICES: dict[Method, Callable[[Histogram, int], float]] = {
+    "percentile": _percentile,
+    "entropy": _entropy,
+    "mse": _mse,
+    "lp": _lp,
+}

@@ -6,8 +6,6 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
 import onnx
 
 from hhrnet_deploy.errors import InputError
@@ -24,7 +22,6 @@ from hhrnet_deploy.targets.graph import Graph, GraphMetadata, Precision
 from hhrnet_deploy.targets.quantization import CalibrationRecord, Quantization
 
 WEIGHTS_ONLY = "weights only: this target rounds the weights to float16 and computes in float32"
-Biases = dict[str, npt.NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
@@ -116,7 +113,6 @@ def type_graph(
     *,
     method: Method = DEFAULT_METHOD,
     keep: Collection[str] = (),
-    biases: Biases | None = None,
 ) -> TypedGraph:
     """The fp16 or int8 graph for a family of targets.
 
@@ -126,22 +122,21 @@ def type_graph(
         family: for whom.
         method: how int8 thresholds are chosen.
         keep: further convolutions that do not compute in int8.
-        biases: corrected biases by convolution.
 
     Raises:
         InputError: another precision, or a name in ``keep`` that the graph does not have.
     """
     if precision == "int8":
-        return _int8(source, family, method, keep, biases)
+        return _int8(source, family, method, keep)
     if precision == "fp16":
         return _fp16(source, family)
     raise InputError(f"A graph can be typed as fp16 or int8, got {precision}.")
 
 
-def _int8(source: Source, family: Family, method: Method, keep: Collection[str], biases: Biases | None) -> TypedGraph:
+def _int8(source: Source, family: Family, method: Method, keep: Collection[str]) -> TypedGraph:
     topology = source.topology
     placement = make_plan(topology, keep=keep)
-    model = emit(topology, placement, source.statistics, family, method=method, biases=biases)
+    model = emit(topology, placement, source.statistics, family, method=method)
     overflowing: dict[str, float] = {}
     if family.half:
         overflowing = layers_out_of_range(topology, source.statistics)
