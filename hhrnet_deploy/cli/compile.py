@@ -94,6 +94,7 @@ def compile_(
             max_ap_drop=max_ap_drop,
             pairs=pairs,
             pictures=pictures,
+            data_words=tuple(_words(data=data, split=split, skeleton=skeleton, limit=limit)),
         ),
         note=console.info,
         progress=console.progress,
@@ -105,6 +106,11 @@ def compile_(
         _print(made)
     if max_ap_drop is not None:
         check_gate(made.evaluation, max_ap_drop)
+
+
+def _words(**given: object) -> list[str]:
+    """Options as they were typed; those left out stay out."""
+    return [word for name, value in given.items() if value is not None for word in (f"--{name}", str(value))]
 
 
 def _print(made: Compiled) -> None:

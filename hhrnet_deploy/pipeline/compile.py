@@ -58,6 +58,7 @@ class CompileOptions:
             whether it is, the caller checks once the report is there.
         pairs: timed pairs of engine and reference; 0 leaves the timing out.
         pictures: how many photos the report shows, those that differ most.
+        data_words: the command-line options that open the data; default its folder and split.
     """
 
     spec: EngineSpec
@@ -67,6 +68,7 @@ class CompileOptions:
     max_ap_drop: float | None = None
     pairs: int = 10
     pictures: int = 6
+    data_words: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -356,15 +358,16 @@ class _Compilation:
             *spec.tensorrt.words(),
         ]
         shapes = [*(["--size", spec.size] if spec.size else []), *(["--flip"] if spec.flip else [])]
-        data = ["--data", str(self.data.root), "--split", self.data.split]
+        folder = ["--data", str(self.data.root), "--split", self.data.split]
+        data = folder if options.data_words is None else list(options.data_words)
         flip = [] if options.flip else ["--no-flip"]
         gate = [] if options.max_ap_drop is None else ["--max-ap-drop", f"{options.max_ap_drop:g}"]
         budget = gate and spec.precision == "int8"
         checkpoint, bundle = str(self.checkpoint), str(root / ENGINE)
         lines = [
-            ["compile", checkpoint, *preset, *kind, *data, *gate, "-o", str(root)],
+            ["compile", checkpoint, *preset, *kind, *data, *gate, *flip, "-o", str(root)],
             ["export", checkpoint, *preset, *shapes, "-o", str(root / HEADS)],
-            ["build", str(root / HEADS), *kind, *([*data, *gate] if budget else []), "-o", bundle],
+            ["build", str(root / HEADS), *kind, *([*folder, *gate] if budget else []), "-o", bundle],
             ["eval", "--engine", bundle, "--reference", checkpoint, *preset, *data, *flip, *gate],
             ["bench", bundle, checkpoint, *preset, "--images", str(self.data.image_folder), *flip],
         ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -114,9 +115,15 @@ def test_an_interrupted_evaluation_goes_on_at_its_last_image(tiny_checkpoint: Pa
     assert made.evaluation.images == 4
 
 
+def _pre(report: str) -> str:
+    """The command lines of a report."""
+    return "\n".join(re.findall(r"<pre[^>]*>(.*?)</pre>", Path(report).read_text(), re.DOTALL))
+
+
 def test_the_command_prints_one_document(tiny_checkpoint: Path, tmp_path: Path) -> None:
     data = write_coco(tmp_path / "data", 2)
     words = ["compile", str(tiny_checkpoint), "--precision", "fp32", "--data", str(data), "--pairs", "1", "--json"]
+    words += ["--limit", "2"]
     words += ["--target", "onnxruntime", "--no-flip", "-o", str(tmp_path / "out"), "--max-ap-drop", "0.5"]
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 0, done.output
@@ -124,7 +131,9 @@ def test_the_command_prints_one_document(tiny_checkpoint: Path, tmp_path: Path) 
     assert [stage["name"] for stage in document["stages"]] == ["export", "build", "evaluate", "bench", "report"]
     assert [row["label"] for row in document["bench"]["rows"]] == ["engine", "PyTorch"]
     assert document["drop"]["AP"] == pytest.approx(0, abs=0.01)
-    assert "hhrnet compile" in Path(document["report"]).read_text()
+    commands = _pre(document["report"]).splitlines()
+    assert [command.split()[1] for command in commands] == ["compile", "export", "build", "eval", "bench"]
+    assert f"--data {data} --limit 2 --max-ap-drop 0.5 --no-flip -o {tmp_path / 'out'}" in commands[0]
 
 
 def test_an_undefined_drop_fails_the_gate_after_the_report(tiny_checkpoint: Path, tmp_path: Path) -> None:
