@@ -1,5 +1,5 @@
-// Steps 10 and 11: move joints toward their larger neighbours (group.py:177-196), score each person, and mean the tags
-// of the joints it has for refine.
+// Steps 10 and 11: move joints toward their larger neighbours (group.py:177-196), score each person, and mean
+// the tags of the joints it has for refine.
 #pragma once
 
 #include "group.h"
@@ -26,7 +26,8 @@ HHRNET_HD void adjust_joints(const Group& group, const Projection& p, const Grou
     for (int i = group.rank(); i < people * g.joints; i += group.size()) {
         float* keypoint = g.people.keypoints + size_t(i) * 3;
         if (!(keypoint[2] > 0.0f)) continue;
-        const int x = clamped(int(keypoint[0]), 0, p.width - 1), y = clamped(int(keypoint[1]), 0, p.height - 1);
+        const int x = clamped(int(keypoint[0]), 0, p.width - 1),
+                  y = clamped(int(keypoint[1]), 0, p.height - 1);
         const Offset offset = quarter_offset(p, i % g.joints, x, y);
         keypoint[0] = (float(x) + offset.x) + 0.5f;
         keypoint[1] = (float(y) + offset.y) + 0.5f;
@@ -37,7 +38,8 @@ HHRNET_HD void adjust_joints(const Group& group, const Projection& p, const Grou
 template <class Group>
 HHRNET_HD void score_people(const Group& group, const Grouping& g, int people) {
     for (int person = group.rank(); person < people; person += group.size())
-        g.people.scores[person] = mean_of_vector(g.joints, [&](int joint) { return g.keypoint(person, joint)[2]; });
+        g.people.scores[person] =
+            mean_of_vector(g.joints, [&](int joint) { return g.keypoint(person, joint)[2]; });
 }
 
 // The mean tag over the joints a person has, in the order of the channels.

@@ -1,5 +1,5 @@
-// Steps 5 and 6: merge both resolutions and both flip sides at half resolution (inference.py:85-146), copy the tags,
-// keep the maximum of every cell of the merged heat, and notice values that no decoder accepts.
+// Steps 5 and 6: merge both resolutions and both flip sides at half resolution (inference.py:85-146), copy
+// the tags, keep the maximum of every cell of the merged heat, and notice values that no decoder accepts.
 #pragma once
 
 #include "bilinear.h"
@@ -13,8 +13,8 @@ struct AggregateRows {
     float *raised0, *raised1;      // two rows of coarse heat, resized to fine's width
     float *mirrored0, *mirrored1;  // the same for the mirrored image
     float *straight, *mirror;      // one merged row of either side
-    float *line;                   // a float16 row, widened
-    float *cell_rows;              // the maximum of kCell rows
+    float* line;                   // a float16 row, widened
+    float* cell_rows;              // the maximum of kCell rows
 
     static size_t floats(int coarse_width, int fine_width) {
         return size_t(7) * fine_width + greatest(coarse_width, fine_width);
@@ -59,9 +59,13 @@ inline int has_unusable(const float* row, int count) {
 // One side of the merge while it goes down the rows.
 class SideRows {
   public:
-    SideRows(const ScaleHeads& in, const Head& coarse, const Head& fine, int channel, float* row0, float* row1,
-             float* line)
-        : in_(in), fine_(fine), channel_(channel), line_(line), rows_(in.coarse_height, in.fine_height),
+    SideRows(const ScaleHeads& in, const Head& coarse, const Head& fine, int channel, float* row0,
+             float* row1, float* line)
+        : in_(in),
+          fine_(fine),
+          channel_(channel),
+          line_(line),
+          rows_(in.coarse_height, in.fine_height),
           raised_(row0, row1, RaiseRow{in, coarse, channel, line}) {}
 
     int merge(int y, float* __restrict__ out) {
@@ -125,18 +129,20 @@ inline int aggregate_rows(const ScaleHeads& in, int joint, int flipped_joint, co
     int bad = copy_rows(in.coarse, joint, in.coarse_width, in.coarse_height, nullptr, rows.line);
     bad |= copy_rows(in.coarse, in.joints + joint, in.coarse_width, in.coarse_height, out.tags, rows.line);
     SideRows straight(in, in.coarse, in.fine, joint, rows.raised0, rows.raised1, rows.line);
-    SideRows mirrored(in, in.coarse_flipped, in.fine_flipped, flipped_joint, rows.mirrored0, rows.mirrored1, rows.line);
+    SideRows mirrored(in, in.coarse_flipped, in.fine_flipped, flipped_joint, rows.mirrored0, rows.mirrored1,
+                      rows.line);
     if (in.has_flip()) {
         float* tags = out.tags == nullptr ? nullptr : out.tags + size_t(in.coarse_width) * in.coarse_height;
-        bad |= copy_rows(in.coarse_flipped, flipped_joint, in.coarse_width, in.coarse_height, nullptr, rows.line);
-        bad |= copy_rows(in.coarse_flipped, in.joints + flipped_joint, in.coarse_width, in.coarse_height, tags,
+        bad |= copy_rows(in.coarse_flipped, flipped_joint, in.coarse_width, in.coarse_height, nullptr,
                          rows.line);
+        bad |= copy_rows(in.coarse_flipped, in.joints + flipped_joint, in.coarse_width, in.coarse_height,
+                         tags, rows.line);
     }
     for (int y = 0; y < in.fine_height; ++y) {
         float* __restrict__ heat = out.heat + size_t(y) * width;
         if (in.has_flip()) {
             bad |= straight.merge(y, rows.straight) | mirrored.merge(y, rows.mirror);
-            const float *__restrict__ a = rows.straight, *__restrict__ b = rows.mirror + width - 1;
+            const float* __restrict__ a = rows.straight, * __restrict__ b = rows.mirror + width - 1;
             for (int x = 0; x < width; ++x) heat[x] = (a[x] + b[-x]) * 0.5f;
         } else {
             bad |= straight.merge(y, heat);
@@ -153,7 +159,8 @@ inline int aggregate_rows(const ScaleHeads& in, int joint, int flipped_joint, co
     return bad;
 }
 
-// ---------------------------------------------------------------------------------- many threads, pixel by pixel
+// ---------------------------------------------------------------------------------- many threads, pixel by
+// pixel
 
 HHRNET_HD float raised_at(const Head& coarse, int channel, const Source& row, const Source& column) {
     float upper = blend(column.weight0, coarse.at(channel, row.index0, column.index0), column.weight1,
@@ -163,8 +170,8 @@ HHRNET_HD float raised_at(const Head& coarse, int channel, const Source& row, co
     return blend(row.weight0, upper, row.weight1, lower);
 }
 
-HHRNET_HD float merged_side(const ScaleHeads& in, const Head& coarse, const Head& fine, int channel, int y, int x,
-                            int* bad) {
+HHRNET_HD float merged_side(const ScaleHeads& in, const Head& coarse, const Head& fine, int channel, int y,
+                            int x, int* bad) {
     const Axis rows(in.coarse_height, in.fine_height), columns(in.coarse_width, in.fine_width);
     const Source row = rows.at(y), column = columns.at(x);
     // Where an axis keeps its size the second source is the first with weight 0, as in PyTorch.
@@ -182,7 +189,8 @@ HHRNET_HD float merged_at(const ScaleHeads& in, int joint, int flipped_joint, in
 }
 
 template <class Group>
-HHRNET_HD int copy_band(const Group& group, const Head& head, int channel, int width, int begin, int end, float* out) {
+HHRNET_HD int copy_band(const Group& group, const Head& head, int channel, int width, int begin, int end,
+                        float* out) {
     int bad = 0;
     for (int i = begin * width + group.rank(); i < end * width; i += group.size()) {
         const float value = head.at(channel, i / width, i % width);
@@ -196,7 +204,8 @@ HHRNET_HD int copy_band(const Group& group, const Head& head, int channel, int w
 template <class Group>
 HHRNET_HD int aggregate_band(const Group& group, const ScaleHeads& in, int joint, int flipped_joint, int band,
                              int bands, const AggregateOutput& out) {
-    const int width = in.fine_width, cells_wide = ceil_div(width, kCell), cells_high = ceil_div(in.fine_height, kCell);
+    const int width = in.fine_width, cells_wide = ceil_div(width, kCell),
+              cells_high = ceil_div(in.fine_height, kCell);
     const int first = in.coarse_height * band / bands, last = in.coarse_height * (band + 1) / bands;
     int bad = copy_band(group, in.coarse, joint, in.coarse_width, first, last, static_cast<float*>(nullptr));
     bad |= copy_band(group, in.coarse, in.joints + joint, in.coarse_width, first, last, out.tags);
@@ -204,7 +213,8 @@ HHRNET_HD int aggregate_band(const Group& group, const ScaleHeads& in, int joint
         float* tags = out.tags == nullptr ? nullptr : out.tags + size_t(in.coarse_width) * in.coarse_height;
         bad |= copy_band(group, in.coarse_flipped, flipped_joint, in.coarse_width, first, last,
                          static_cast<float*>(nullptr));
-        bad |= copy_band(group, in.coarse_flipped, in.joints + flipped_joint, in.coarse_width, first, last, tags);
+        bad |= copy_band(group, in.coarse_flipped, in.joints + flipped_joint, in.coarse_width, first, last,
+                         tags);
     }
     const int cell_begin = cells_high * band / bands, cell_end = cells_high * (band + 1) / bands;
     const int begin = cell_begin * kCell, end = least(cell_end * kCell, in.fine_height);
@@ -215,7 +225,8 @@ HHRNET_HD int aggregate_band(const Group& group, const ScaleHeads& in, int joint
         const int y0 = i / cells_wide * kCell, x0 = i % cells_wide * kCell;
         float largest = out.heat[y0 * width + x0];
         for (int y = y0; y < least(y0 + kCell, in.fine_height); ++y)
-            for (int x = x0; x < least(x0 + kCell, width); ++x) largest = greatest(largest, out.heat[y * width + x]);
+            for (int x = x0; x < least(x0 + kCell, width); ++x)
+                largest = greatest(largest, out.heat[y * width + x]);
         out.cells[i] = largest;
     }
     return bad;

@@ -1,7 +1,7 @@
-// Optimal assignment with the tie order of the Python package munkres 1.1.4 (Brian M. Clapper, Apache License 2.0):
-// the matrix is visited in the same order with the same float64 operations, so the same pairs come out
-// (decode/reference/assignment.py is the readable version). Rows of zeros are kept as bit masks, which makes the
-// search for an uncovered zero a few operations per row.
+// Optimal assignment with the tie order of the Python package munkres 1.1.4 (Brian M. Clapper, Apache
+// License 2.0): the matrix is visited in the same order with the same float64 operations, so the same pairs
+// come out (decode/reference/assignment.py is the readable version). Rows of zeros are kept as bit masks,
+// which makes the search for an uncovered zero a few operations per row.
 #pragma once
 
 #include "layout.h"
@@ -58,7 +58,8 @@ struct AssignScratch {
     ColumnMask zeros[kMaxCandidates];
     ColumnMask covered_columns;
     int covered_row[kMaxCandidates];
-    int star_in_row[kMaxCandidates], star_in_column[kMaxCandidates], prime_in_row[kMaxCandidates];  // -1: none
+    int star_in_row[kMaxCandidates], star_in_column[kMaxCandidates],
+        prime_in_row[kMaxCandidates];  // -1: none
     double row_least[kMaxCandidates];
     AssignStep step;
     int rounds;
@@ -109,11 +110,13 @@ HHRNET_HD void flip_path(int n, int row, int column, AssignScratch& s) {
     }
 }
 
-// Prime uncovered zeros (step 4) and flip paths (step 5) until all rows have a star or no uncovered zero is left.
+// Prime uncovered zeros (step 4) and flip paths (step 5) until all rows have a star or no uncovered zero is
+// left.
 HHRNET_HD AssignStep prime_zeros(int n, AssignScratch& s) {
     int row = 0, column = 0, none = 0;
-    // Each zero found covers a row or adds a star, so n*(n+1) of them are enough; garbage costs must not loop for ever.
-    for (int found = 0; found <= n * (n + 1); ) {
+    // Each zero found covers a row or adds a star, so n*(n+1) of them are enough; garbage costs must not loop
+    // for ever.
+    for (int found = 0; found <= n * (n + 1);) {
         if (none == n) return AssignStep::make_zero;
         const int zero = s.covered_row[row] ? -1 : [&] {
             const int wrapped = last_free(s.zeros[row], s.covered_columns, column);
@@ -149,7 +152,8 @@ HHRNET_HD double least_uncovered(const double* row, int n, const ColumnMask& cov
     return smallest;
 }
 
-// Add the smallest uncovered value to covered rows, then take it from uncovered columns, both where both apply (step 6).
+// Add the smallest uncovered value to covered rows, then take it from uncovered columns, both where both
+// apply (step 6).
 template <class Group>
 HHRNET_HD void make_zero(const Group& group, double* cost, int n, AssignScratch& s) {
     for (int row = group.rank(); row < n; row += group.size())
@@ -181,7 +185,8 @@ HHRNET_HD void complete_stars(int n, AssignScratch& s) {
     }
 }
 
-// Assigns the columns of the n x n matrix `cost`, which is used up, to its rows: s.star_in_row. Ends with a barrier.
+// Assigns the columns of the n x n matrix `cost`, which is used up, to its rows: s.star_in_row. Ends with a
+// barrier.
 template <class Group>
 HHRNET_HD void assign(const Group& group, double* cost, int n, AssignScratch& s) {
     for (int row = group.rank(); row < n; row += group.size()) {

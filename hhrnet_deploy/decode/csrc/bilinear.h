@@ -78,7 +78,8 @@ inline void project_row(const Axis& axis, const RowPart& row, int x0, int count,
     }
 }
 
-// Two rows, resized along x, that a walk down the rows of a map keeps: each new row takes the place of the upper one.
+// Two rows, resized along x, that a walk down the rows of a map keeps: each new row takes the place of the
+// upper one.
 template <class Fill>
 class RollingRows {
   public:

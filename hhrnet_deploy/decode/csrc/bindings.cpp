@@ -1,5 +1,5 @@
-// The Python module hhrnet_deploy.decode._native. Arguments are checked by decode/request.py; what is checked here is
-// what would otherwise read outside an array.
+// The Python module hhrnet_deploy.decode._native. Arguments are checked by decode/request.py; what is checked
+// here is what would otherwise read outside an array.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/array.h>
@@ -65,8 +65,10 @@ bool same_shape(const Array& a, const Array& b) {
 void check_scale(const Scale& scale, size_t batch, size_t joints, bool flip) {
     const auto& [coarse, fine, coarse_flipped, fine_flipped] = scale;
     require(fine.shape(0) == batch && coarse.shape(0) == batch, "heads have different batches");
-    require(fine.shape(1) == joints && coarse.shape(1) == 2 * joints, "heads have different numbers of joints");
-    require(coarse_flipped.has_value() == flip && fine_flipped.has_value() == flip, "flipped heads are incomplete");
+    require(fine.shape(1) == joints && coarse.shape(1) == 2 * joints,
+            "heads have different numbers of joints");
+    require(coarse_flipped.has_value() == flip && fine_flipped.has_value() == flip,
+            "flipped heads are incomplete");
     require(!flip || (same_shape(coarse, *coarse_flipped) && same_shape(fine, *fine_flipped)),
             "flipped heads have other shapes");
     for (const Array* array : {&coarse, &fine})
@@ -87,11 +89,18 @@ float floor_to_float(double threshold) {
 }
 
 Settings settings_of(const Options& o) {
-    require(o.nms_kernel >= 1 && o.nms_kernel <= 31 && o.nms_kernel % 2 == 1, "nms_kernel has to be odd, 1 to 31");
+    require(o.nms_kernel >= 1 && o.nms_kernel <= 31 && o.nms_kernel % 2 == 1,
+            "nms_kernel has to be odd, 1 to 31");
     require(o.max_people >= 1 && o.max_people <= kMaxCandidates, "max_people has to be 1 to 100");
     require(o.detection_threshold >= 0, "detection_threshold has to be at least 0");
-    return {floor_to_float(o.detection_threshold), o.tag_threshold, o.nms_kernel, o.max_people,
-            o.adjust, o.refine, o.use_detection_val, o.ignore_too_much};
+    return {floor_to_float(o.detection_threshold),
+            o.tag_threshold,
+            o.nms_kernel,
+            o.max_people,
+            o.adjust,
+            o.refine,
+            o.use_detection_val,
+            o.ignore_too_much};
 }
 
 ImageRequest base_request(const std::vector<Scale>& scales, int tag_scale, int width, int height,
@@ -139,9 +148,10 @@ const Decoder& decoder_of(const std::string& variant) {
     return *decoder;
 }
 
-std::vector<std::optional<Found>> decode(const std::vector<Scale>& scales, int tag_scale, int width, int height,
-                                         const std::vector<int>& flip_index, const std::vector<int>& order,
-                                         const Options& options, int threads, const std::string& variant) {
+std::vector<std::optional<Found>> decode(const std::vector<Scale>& scales, int tag_scale, int width,
+                                         int height, const std::vector<int>& flip_index,
+                                         const std::vector<int>& order, const Options& options, int threads,
+                                         const std::string& variant) {
     const Decoder& decoder = decoder_of(variant);
     const ImageRequest base = base_request(scales, tag_scale, width, height, flip_index, order, options);
     const std::vector<ImageRequest> requests = requests_of(scales, base);
@@ -165,7 +175,8 @@ std::vector<std::optional<Found>> decode(const std::vector<Scale>& scales, int t
     return people;
 }
 
-size_t workspace_bytes(const std::vector<Scale>& scales, int tag_scale, int width, int height, int max_people) {
+size_t workspace_bytes(const std::vector<Scale>& scales, int tag_scale, int width, int height,
+                       int max_people) {
     const std::vector<int> indices(std::get<1>(scales.at(0)).shape(1), 0);
     const Options options = {0.1, 1.0, 5, max_people, true, true, true, false};
     ImageRequest request = base_request(scales, tag_scale, width, height, indices, indices, options);
@@ -176,15 +187,18 @@ size_t workspace_bytes(const std::vector<Scale>& scales, int tag_scale, int widt
 
 using Pixels = nb::ndarray<const uint8_t, nb::device::cpu, nb::shape<-1, -1, 3>, nb::c_contig>;
 
-nb::ndarray<nb::numpy, uint8_t> warp(const Pixels& image, const std::array<double, 6>& matrix, int width, int height) {
+nb::ndarray<nb::numpy, uint8_t> warp(const Pixels& image, const std::array<double, 6>& matrix, int width,
+                                     int height) {
     require(image.shape(0) >= 1 && image.shape(0) <= 32767 && image.shape(1) >= 1 && image.shape(1) <= 32767,
             "the image is empty or too large");
-    require(width >= 1 && width <= 32767 && height >= 1 && height <= 32767, "the target is empty or too large");
+    require(width >= 1 && width <= 32767 && height >= 1 && height <= 32767,
+            "the target is empty or too large");
     const size_t shape[] = {size_t(height), size_t(width), 3};
     auto* pixels = new uint8_t[shape[0] * shape[1] * shape[2]];
     nb::capsule owner(pixels, [](void* memory) noexcept { delete[] static_cast<uint8_t*>(memory); });
-    WarpRequest request = {image.data(), int(image.shape(1)), int(image.shape(0)), long(image.shape(1)) * 3, {}, width,
-                           height, pixels};
+    WarpRequest request = {
+        image.data(), int(image.shape(1)), int(image.shape(0)), long(image.shape(1)) * 3, {}, width, height,
+        pixels};
     std::copy(matrix.begin(), matrix.end(), request.forward);
     {
         nb::gil_scoped_release release;
@@ -207,16 +221,20 @@ NB_MODULE(_native, m) {
     m.doc() = "The compiled decoder; use hhrnet_deploy.decode.decode_heads.";
     nb::class_<Options>(m, "Options", "Thresholds and switches, as DecodeConfig.")
         .def(nb::init<double, double, int, int, bool, bool, bool, bool>(), nb::kw_only(),
-             nb::arg("detection_threshold"), nb::arg("tag_threshold"), nb::arg("nms_kernel"), nb::arg("max_people"),
-             nb::arg("adjust"), nb::arg("refine"), nb::arg("use_detection_val"), nb::arg("ignore_too_much"));
+             nb::arg("detection_threshold"), nb::arg("tag_threshold"), nb::arg("nms_kernel"),
+             nb::arg("max_people"), nb::arg("adjust"), nb::arg("refine"), nb::arg("use_detection_val"),
+             nb::arg("ignore_too_much"));
     m.def("decode", &decode, nb::arg("scales"), nb::arg("tag_scale"), nb::arg("width"), nb::arg("height"),
           nb::arg("flip_index"), nb::arg("order"), nb::arg("options"), nb::arg("threads") = 1,
           nb::arg("variant") = "",
-          "Keypoints (P, K, 3), scores (P,) and tags (P, K, L) of each image; None where a head holds a value that no "
+          "Keypoints (P, K, 3), scores (P,) and tags (P, K, L) of each image; None where a head holds a "
+          "value that no "
           "decoder accepts.");
     m.def("workspace_bytes", &workspace_bytes, nb::arg("scales"), nb::arg("tag_scale"), nb::arg("width"),
           nb::arg("height"), nb::arg("max_people") = 30, "Bytes of memory one image needs beside its heads.");
     m.def("warp", &warp, nb::arg("image"), nb::arg("matrix"), nb::arg("width"), nb::arg("height"),
-          "The (height, width, 3) uint8 image that cv2.warpAffine of OpenCV 4 makes with this forward 2x3 matrix.");
-    m.def("variants", &variants, "The instruction sets this machine can run, best first; all compute the same bits.");
+          "The (height, width, 3) uint8 image that cv2.warpAffine of OpenCV 4 makes with this forward 2x3 "
+          "matrix.");
+    m.def("variants", &variants,
+          "The instruction sets this machine can run, best first; all compute the same bits.");
 }

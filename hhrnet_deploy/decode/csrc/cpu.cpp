@@ -94,7 +94,8 @@ FoundPeople decode_one(const Decoder& decoder, const ImageRequest& request) {
 
 }  // namespace
 
-std::vector<FoundPeople> decode_batch(const Decoder& decoder, const std::vector<ImageRequest>& images, int threads) {
+std::vector<FoundPeople> decode_batch(const Decoder& decoder, const std::vector<ImageRequest>& images,
+                                      int threads) {
     std::vector<FoundPeople> found(images.size());
     std::atomic<size_t> next{0};
     std::mutex failing;

@@ -22,6 +22,7 @@ struct FoundPeople {
 };
 
 // Decodes every image, over at most `threads` threads; the result does not depend on their number.
-std::vector<FoundPeople> decode_batch(const Decoder& decoder, const std::vector<ImageRequest>& images, int threads);
+std::vector<FoundPeople> decode_batch(const Decoder& decoder, const std::vector<ImageRequest>& images,
+                                      int threads);
 
 }  // namespace hhrnet

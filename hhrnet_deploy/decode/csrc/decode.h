@@ -35,7 +35,8 @@ struct Workspace {
     Candidates candidates;
     PeopleBuffers people;
     void* group_memory;
-    void* step;  // rows of aggregate; or PeakScratch and live tiles; or GroupScratch; or RefineScratch, TilePatches, TileTags
+    void* step;  // rows of aggregate; or PeakScratch and live tiles; or GroupScratch; or RefineScratch,
+                 // TilePatches, TileTags
     size_t bytes;
 };
 
@@ -44,7 +45,8 @@ constexpr size_t padded(size_t bytes) { return (bytes + 63) / 64 * 64; }
 inline size_t step_bytes(const ImageRequest& r, int tiles) {
     size_t most = padded(sizeof(PeakScratch)) + sizeof(int) * tiles;
     most = greatest(most, sizeof(GroupScratch));
-    most = greatest(most, padded(sizeof(RefineScratch)) + padded(sizeof(TilePatches)) + TileTags::bytes(tiles, r.dims));
+    most = greatest(
+        most, padded(sizeof(RefineScratch)) + padded(sizeof(TilePatches)) + TileTags::bytes(tiles, r.dims));
     for (int s = 0; s < r.scales; ++s) {
         const ScaleData& scale = r.scale[s];
         most = greatest(most, sizeof(float) * AggregateRows::floats(scale.coarse_width, scale.fine_width));
@@ -82,8 +84,8 @@ inline Workspace carve(const ImageRequest& r, void* memory) {
     for (int s = 0; s < r.scales; ++s) {
         const ScaleData& scale = r.scale[s];
         w.heat[s] = carver.take<float>(joints * scale.fine_width * scale.fine_height);
-        w.cells[s] =
-            carver.take<float>(joints * ceil_div(scale.fine_width, kCell) * ceil_div(scale.fine_height, kCell));
+        w.cells[s] = carver.take<float>(joints * ceil_div(scale.fine_width, kCell) *
+                                        ceil_div(scale.fine_height, kCell));
     }
     const ScaleData& tagged = r.scale[r.tag_scale];
     const int tiles_wide = ceil_div(r.width, kTile), tiles_high = ceil_div(r.height, kTile);
@@ -92,7 +94,8 @@ inline Workspace carve(const ImageRequest& r, void* memory) {
                             : nullptr;
     w.tables = carve_tables(carver, r, tiles_wide, tiles_high);
     w.bounds = carver.take<float>(joints * tiles);
-    w.candidates = {carver.take<float>(people), carver.take<int>(people), carver.take<float>(people * r.dims)};
+    w.candidates = {carver.take<float>(people), carver.take<int>(people),
+                    carver.take<float>(people * r.dims)};
     w.people = {carver.take<float>(people * joints * 3), carver.take<float>(people),
                 carver.take<float>(people * joints * r.dims), carver.take<float>(people * r.dims),
                 carver.take<int>(1)};
@@ -103,7 +106,7 @@ inline Workspace carve(const ImageRequest& r, void* memory) {
 }
 
 inline ScaleHeads heads_of(const ScaleData& s, int joints) {
-    return {s.coarse,       s.fine,          s.coarse_flipped, s.fine_flipped, s.coarse_width,
+    return {s.coarse,        s.fine,       s.coarse_flipped, s.fine_flipped, s.coarse_width,
             s.coarse_height, s.fine_width, s.fine_height,    joints};
 }
 
@@ -167,7 +170,11 @@ void find_joint_peaks(const Group& group, const ImageRequest& r, const Workspace
                       const TagMaps& tags, int joint) {
     auto* scratch = static_cast<PeakScratch*>(w.step);
     int* live = reinterpret_cast<int*>(static_cast<char*>(w.step) + padded(sizeof(PeakScratch)));
-    const PeakSearch search = {p, &w.tables, joint, r.settings.detection_threshold, r.settings.nms_kernel / 2,
+    const PeakSearch search = {p,
+                               &w.tables,
+                               joint,
+                               r.settings.detection_threshold,
+                               r.settings.nms_kernel / 2,
                                r.settings.max_people};
     find_peaks(group, search, w.bounds + size_t(joint) * p.tiles(), live, *scratch);
     write_candidates(group, search, tags, *scratch, w.candidates);
@@ -178,9 +185,10 @@ void find_joint_peaks(const Group& group, const ImageRequest& r, const Workspace
 template <class Group>
 int group_image(const Group& group, const ImageRequest& r, const Workspace& w, const Projection& p) {
     auto* scratch = static_cast<GroupScratch*>(w.step);
-    const Grouping grouping = {r.settings, r.joints,     r.dims,   r.width,
-                               r.height,   r.order,      w.candidates, w.people,
-                               GroupMemory::at(w.group_memory, r.joints, r.settings.max_people, r.dims)};
+    const Grouping grouping = {
+        r.settings,   r.joints, r.dims,
+        r.width,      r.height, r.order,
+        w.candidates, w.people, GroupMemory::at(w.group_memory, r.joints, r.settings.max_people, r.dims)};
     group_people(group, grouping, *scratch);
     const int people = scratch->people;
     score_people(group, grouping, people);
@@ -199,8 +207,8 @@ void refine_all(const Group& group, const ImageRequest& r, const Workspace& w, c
     auto* patches = reinterpret_cast<TilePatches*>(memory += padded(sizeof(RefineScratch)));
     const TileTags tiles = TileTags::at(memory + padded(sizeof(TilePatches)), p.tiles(), r.dims);
     for (int joint = 0; joint < r.joints; ++joint) {
-        const Refinement refinement = {p,     tags,     &w.tables, patches,
-                                       joint, r.joints, w.bounds + size_t(joint) * p.tiles(), tiles};
+        const Refinement refinement = {
+            p, tags, &w.tables, patches, joint, r.joints, w.bounds + size_t(joint) * p.tiles(), tiles};
         refine_joint(group, refinement, people, w.people.person_tags, w.people.keypoints, *scratch);
         group.barrier();
     }
@@ -208,7 +216,8 @@ void refine_all(const Group& group, const ImageRequest& r, const Workspace& w, c
 
 // The steps after peaks, by a group; every thread of it gets the number of people.
 template <class Group>
-int people_of(const Group& group, const ImageRequest& r, const Workspace& w, const Projection& p, const TagMaps& tags) {
+int people_of(const Group& group, const ImageRequest& r, const Workspace& w, const Projection& p,
+              const TagMaps& tags) {
     const int people = group_image(group, r, w, p);
     if (r.settings.refine && people > 0) refine_all(group, r, w, p, tags, people);
     return people;
@@ -220,7 +229,8 @@ inline ImageResult decode_image(const ImageRequest& r, void* memory) {
     const TagMaps tags = tag_maps_of(r, w);
     fill_tables(p, tags, w.tables);
     int bad = 0;
-    for (int joint = 0; joint < r.joints && !bad; ++joint) {  // joint by joint, while its heat is in the cache
+    for (int joint = 0; joint < r.joints && !bad;
+         ++joint) {  // joint by joint, while its heat is in the cache
         bad = aggregate_joint(r, w, joint);
         if (!bad) find_joint_peaks(SingleThread{}, r, w, p, tags, joint);
     }

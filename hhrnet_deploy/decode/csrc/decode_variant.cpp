@@ -19,7 +19,7 @@ void warp_image(const WarpRequest& r) {
 }  // namespace HHRNET_VARIANT
 
 extern const Decoder HHRNET_JOIN(decoder_, HHRNET_VARIANT);
-const Decoder HHRNET_JOIN(decoder_, HHRNET_VARIANT) = {HHRNET_TEXT(HHRNET_VARIANT), &workspace_bytes, &decode_image,
-                                                       &warp_image};
+const Decoder HHRNET_JOIN(decoder_, HHRNET_VARIANT) = {HHRNET_TEXT(HHRNET_VARIANT), &workspace_bytes,
+                                                       &decode_image, &warp_image};
 
 }  // namespace hhrnet

@@ -78,9 +78,12 @@ HHRNET_HD double tag_distance(const float* tag, const float* person_tag, int dim
     return sqrt(sum);
 }
 
-// One thread: the candidate becomes this person's joint; `arrivals` is where its tag goes in the person's tag list.
-HHRNET_HD void take_joint(const Grouping& g, int person, int joint, int which, int arrivals, GroupScratch& s) {
-    const int index = clamped(g.candidates.index[joint * g.settings.max_people + which], 0, g.width * g.height - 1);
+// One thread: the candidate becomes this person's joint; `arrivals` is where its tag goes in the person's tag
+// list.
+HHRNET_HD void take_joint(const Grouping& g, int person, int joint, int which, int arrivals,
+                          GroupScratch& s) {
+    const int index =
+        clamped(g.candidates.index[joint * g.settings.max_people + which], 0, g.width * g.height - 1);
     float* keypoint = g.keypoint(person, joint);
     keypoint[0] = float(index % g.width);
     keypoint[1] = float(index / g.width);
@@ -93,8 +96,8 @@ HHRNET_HD void take_joint(const Grouping& g, int person, int joint, int which, i
     s.arrived_count[person] = place + 1;
 }
 
-// Starts a person, or overwrites the joint of the one whose key equals the candidate's first tag value. Ends with a
-// barrier.
+// Starts a person, or overwrites the joint of the one whose key equals the candidate's first tag value. Ends
+// with a barrier.
 template <class Group>
 HHRNET_HD void start_person(const Group& group, const Grouping& g, int joint, int which, GroupScratch& s) {
     const float key = g.tag(joint, which)[0];
@@ -131,7 +134,8 @@ HHRNET_HD void mean_tags(const Group& group, const Grouping& g, int considered, 
     group.barrier();
 }
 
-// Matching costs: candidates x people, columns of nobody where candidates are more, rows of zeros where people are.
+// Matching costs: candidates x people, columns of nobody where candidates are more, rows of zeros where
+// people are.
 template <class Group>
 HHRNET_HD void fill_costs(const Group& group, const Grouping& g, int joint, int found, int considered,
                           const GroupScratch& s) {

@@ -1,5 +1,5 @@
-// Plain data that crosses between the binding and the decoder of each instruction set: no functions here, because these
-// types are shared by objects compiled with different flags.
+// Plain data that crosses between the binding and the decoder of each instruction set: no functions here,
+// because these types are shared by objects compiled with different flags.
 #pragma once
 
 #include <cstddef>
@@ -26,7 +26,8 @@ struct ScaleData {
 
 // DecodeConfig, as the steps read it.
 struct Settings {
-    float detection_threshold;  // the largest float32 not above the configured one: the same comparisons in float32
+    float detection_threshold;  // the largest float32 not above the configured one: the same comparisons in
+                                // float32
     double tag_threshold;
     int nms_kernel;
     int max_people;  // M
@@ -44,15 +45,16 @@ struct ImageRequest {
     Settings settings;
 };
 
-// Views into the workspace: (count, K, 3), (count), (count, K, L). `unusable`: a head holds NaN, an infinity or a value
-// beyond 1e12, and there are no people.
+// Views into the workspace: (count, K, 3), (count), (count, K, L). `unusable`: a head holds NaN, an infinity
+// or a value beyond 1e12, and there are no people.
 struct ImageResult {
     const float *keypoints, *scores, *joint_tags;
     int count;
     int unusable;
 };
 
-// A (height, width, 3) uint8 image and its forward matrix to the (target_height, target_width, 3) image `out`.
+// A (height, width, 3) uint8 image and its forward matrix to the (target_height, target_width, 3) image
+// `out`.
 struct WarpRequest {
     const uint8_t* pixels;
     int width, height;

@@ -1,6 +1,7 @@
-// The CUDA kernels: each a shell that finds its image and joint and calls the step of the same name with its block as
-// the thread group. Arguments: input pointers, int32 scalars (a float by its bits), output pointers, in the order of
-// decode/launch_table.py. No kernel needs dynamic shared memory; outputs need not be cleared before.
+// The CUDA kernels: each a shell that finds its image and joint and calls the step of the same name with its
+// block as the thread group. Arguments: input pointers, int32 scalars (a float by its bits), output pointers,
+// in the order of decode/launch_table.py. No kernel needs dynamic shared memory; outputs need not be cleared
+// before.
 //
 // HHRNET_ONLY (1 to 6) compiles one kernel alone, for its PTX.
 #include "aggregate.h"
@@ -27,7 +28,9 @@ struct Block {
     __device__ int size() const { return int(blockDim.x); }
     __device__ void barrier() const { __syncthreads(); }
     __device__ int add(int* counter, int amount) const { return atomicAdd(counter, amount); }
-    __device__ void raise(unsigned long long* place, unsigned long long value) const { atomicMax(place, value); }
+    __device__ void raise(unsigned long long* place, unsigned long long value) const {
+        atomicMax(place, value);
+    }
     __device__ unsigned long long peek(const unsigned long long* place) const {
         return *static_cast<const volatile unsigned long long*>(place);
     }
@@ -82,18 +85,23 @@ __device__ Head head_of(const void* data, int half, int image, int channels, int
 
 __device__ void aggregate_block(const void* coarse, const void* fine, const void* coarse_flipped,
                                 const void* fine_flipped, const int* skeleton, int half, int joints,
-                                int coarse_height, int coarse_width, int fine_height, int fine_width, float* heat,
-                                float* tags, float* cells, int* unusable) {
-    const int band = int(blockIdx.x), bands = int(gridDim.x), joint = int(blockIdx.y), image = int(blockIdx.z);
+                                int coarse_height, int coarse_width, int fine_height, int fine_width,
+                                float* heat, float* tags, float* cells, int* unusable) {
+    const int band = int(blockIdx.x), bands = int(gridDim.x), joint = int(blockIdx.y),
+              image = int(blockIdx.z);
     const int dims = fine_flipped == nullptr ? 1 : 2;
     const Shape shape = {joints, dims, coarse_height, coarse_width, fine_height, fine_width, 0, 0};
     const Head absent({nullptr, 0, 0, 0});
-    const ScaleHeads in = {head_of(coarse, half, image, 2 * joints, coarse_height, coarse_width),
-                           head_of(fine, half, image, joints, fine_height, fine_width),
-                           dims == 1 ? absent : head_of(coarse_flipped, half, image, 2 * joints, coarse_height,
-                                                        coarse_width),
-                           dims == 1 ? absent : head_of(fine_flipped, half, image, joints, fine_height, fine_width),
-                           coarse_width, coarse_height, fine_width, fine_height, joints};
+    const ScaleHeads in = {
+        head_of(coarse, half, image, 2 * joints, coarse_height, coarse_width),
+        head_of(fine, half, image, joints, fine_height, fine_width),
+        dims == 1 ? absent : head_of(coarse_flipped, half, image, 2 * joints, coarse_height, coarse_width),
+        dims == 1 ? absent : head_of(fine_flipped, half, image, joints, fine_height, fine_width),
+        coarse_width,
+        coarse_height,
+        fine_width,
+        fine_height,
+        joints};
     const int channel = image * joints + joint;
     const AggregateOutput out = {heat + channel * shape.fine_area(), cells + channel * shape.cells(),
                                  tags + size_t(channel) * dims * shape.coarse_area()};
@@ -110,21 +118,21 @@ __device__ void aggregate_block(const void* coarse, const void* fine, const void
 
 #if HHRNET_WANTS(1)
 extern "C" __global__ void __launch_bounds__(kThreads)
-    aggregate(const void* coarse, const void* fine, const int* skeleton, int half, int joints, int coarse_height,
-              int coarse_width, int fine_height, int fine_width, float* heat, float* tags, float* cells,
-              int* unusable) {
-    aggregate_block(coarse, fine, nullptr, nullptr, skeleton, half, joints, coarse_height, coarse_width, fine_height,
-                    fine_width, heat, tags, cells, unusable);
+    aggregate(const void* coarse, const void* fine, const int* skeleton, int half, int joints,
+              int coarse_height, int coarse_width, int fine_height, int fine_width, float* heat, float* tags,
+              float* cells, int* unusable) {
+    aggregate_block(coarse, fine, nullptr, nullptr, skeleton, half, joints, coarse_height, coarse_width,
+                    fine_height, fine_width, heat, tags, cells, unusable);
 }
 #endif
 
 #if HHRNET_WANTS(2)
 extern "C" __global__ void __launch_bounds__(kThreads)
     aggregate_flip(const void* coarse, const void* fine, const void* coarse_flipped, const void* fine_flipped,
-                   const int* skeleton, int half, int joints, int coarse_height, int coarse_width, int fine_height,
-                   int fine_width, float* heat, float* tags, float* cells, int* unusable) {
-    aggregate_block(coarse, fine, coarse_flipped, fine_flipped, skeleton, half, joints, coarse_height, coarse_width,
-                    fine_height, fine_width, heat, tags, cells, unusable);
+                   const int* skeleton, int half, int joints, int coarse_height, int coarse_width,
+                   int fine_height, int fine_width, float* heat, float* tags, float* cells, int* unusable) {
+    aggregate_block(coarse, fine, coarse_flipped, fine_flipped, skeleton, half, joints, coarse_height,
+                    coarse_width, fine_height, fine_width, heat, tags, cells, unusable);
 }
 #endif
 
@@ -139,8 +147,12 @@ extern "C" __global__ void __launch_bounds__(kThreads)
     const Projection projection = shape.projection(image, heat, cells);
     const TagMaps maps = shape.tag_maps(image, tags);
     const int limit = clamped(max_people, 1, kMaxCandidates);
-    const PeakSearch search = {projection, nullptr, joint, __int_as_float(detection_threshold),
-                               clamped(nms_kernel / 2, 0, kMaxReach), limit};
+    const PeakSearch search = {projection,
+                               nullptr,
+                               joint,
+                               __int_as_float(detection_threshold),
+                               clamped(nms_kernel / 2, 0, kMaxReach),
+                               limit};
     const size_t first = (size_t(image) * joints + joint) * projection.tiles();
     find_peaks(Block{}, search, bounds + first, live + first, scratch);
     const size_t places = size_t(image) * joints * limit;
@@ -151,10 +163,10 @@ extern "C" __global__ void __launch_bounds__(kThreads)
 #if HHRNET_WANTS(4)
 extern "C" __global__ void __launch_bounds__(kThreads)
     group(const float* heat, const float* value, const int* index, const float* tag, const int* skeleton,
-          const int* unusable, int joints, int dims, int fine_height, int fine_width, int height, int width, int bands,
-          int detection_threshold, int tag_threshold_low, int tag_threshold_high, int max_people, int adjust,
-          int use_detection_val, int ignore_too_much, float* keypoints, float* scores, float* joint_tags,
-          float* person_tags, int* count, double* memory) {
+          const int* unusable, int joints, int dims, int fine_height, int fine_width, int height, int width,
+          int bands, int detection_threshold, int tag_threshold_low, int tag_threshold_high, int max_people,
+          int adjust, int use_detection_val, int ignore_too_much, float* keypoints, float* scores,
+          float* joint_tags, float* person_tags, int* count, double* memory) {
     __shared__ GroupScratch scratch;
     __shared__ int bad;
     const Block block;
@@ -181,11 +193,14 @@ extern "C" __global__ void __launch_bounds__(kThreads)
     const size_t places = size_t(image) * joints * limit;
     const Candidates candidates = {const_cast<float*>(value) + places, const_cast<int*>(index) + places,
                                    const_cast<float*>(tag) + places * dims};
-    const PeopleBuffers people = {keypoints + places * joints * 3, scores + places, joint_tags + places * joints * dims,
-                                  person_tags + places * dims, count + image};
+    const PeopleBuffers people = {keypoints + places * joints * 3, scores + places,
+                                  joint_tags + places * joints * dims, person_tags + places * dims,
+                                  count + image};
     const size_t doubles = (GroupMemory::bytes(joints, limit, dims) + 7) / 8;
-    const Grouping grouping = {settings, joints,     dims,   width, height, skeleton + joints,
-                               candidates, people, GroupMemory::at(memory + image * doubles, joints, limit, dims)};
+    const Grouping grouping = {
+        settings,   joints, dims,
+        width,      height, skeleton + joints,
+        candidates, people, GroupMemory::at(memory + image * doubles, joints, limit, dims)};
     group_people(block, grouping, scratch);
     const int found = scratch.people;
     score_people(block, grouping, found);
@@ -198,12 +213,14 @@ extern "C" __global__ void __launch_bounds__(kThreads)
 
 #if HHRNET_WANTS(5)
 extern "C" __global__ void __launch_bounds__(kThreads)
-    refine(const float* heat, const float* tags, const float* bounds, const float* grouped, const float* person_tags,
-           const int* count, int joints, int dims, int coarse_height, int coarse_width, int fine_height,
-           int fine_width, int height, int width, int max_people, float* keypoints, float* memory) {
+    refine(const float* heat, const float* tags, const float* bounds, const float* grouped,
+           const float* person_tags, const int* count, int joints, int dims, int coarse_height,
+           int coarse_width, int fine_height, int fine_width, int height, int width, int max_people,
+           float* keypoints, float* memory) {
     __shared__ RefineScratch scratch;
     const Block block;
-    const int joint = int(blockIdx.x), image = int(blockIdx.y), limit = clamped(max_people, 1, kMaxCandidates);
+    const int joint = int(blockIdx.x), image = int(blockIdx.y),
+              limit = clamped(max_people, 1, kMaxCandidates);
     const Shape shape = {joints, dims, coarse_height, coarse_width, fine_height, fine_width, height, width};
     const Projection projection = shape.projection(image, heat, heat);  // cells are not looked at
     const TagMaps maps = shape.tag_maps(image, tags);
@@ -223,17 +240,18 @@ extern "C" __global__ void __launch_bounds__(kThreads)
                                    joints,
                                    const_cast<float*>(bounds) + channel * tiles,
                                    TileTags::at(memory + channel * floats, tiles, dims)};
-    refine_joint(block, refinement, people, person_tags + first * dims, keypoints + first * joints * 3, scratch);
+    refine_joint(block, refinement, people, person_tags + first * dims, keypoints + first * joints * 3,
+                 scratch);
 }
 #endif
 
 #if HHRNET_WANTS(6)
 extern "C" __global__ void __launch_bounds__(kThreads)
-    warp(const uint8_t* pixels, const double* inverse, int source_height, int source_width, int height, int width,
-         uint8_t* out) {
+    warp(const uint8_t* pixels, const double* inverse, int source_height, int source_width, int height,
+         int width, uint8_t* out) {
     const int band = int(blockIdx.x), bands = int(gridDim.x), image = int(blockIdx.y);
-    const WarpImage source = {pixels + size_t(image) * source_height * source_width * kWarpChannels, source_width,
-                              source_height, long(source_width) * kWarpChannels};
+    const WarpImage source = {pixels + size_t(image) * source_height * source_width * kWarpChannels,
+                              source_width, source_height, long(source_width) * kWarpChannels};
     InverseAffine matrix;
     for (int i = 0; i < 6; ++i) matrix.m[i] = inverse[image * 6 + i];
     warp_rows(Block{}, source, matrix, width, height * band / bands, height * (band + 1) / bands,

@@ -7,9 +7,9 @@
 
 HHRNET_BEGIN
 
-constexpr int kCell = 4;        // side of a cell whose maximum is kept, in pixels of a merged map
-constexpr int kTile = 16;       // side of a tile that is searched or skipped as a whole, in pixels of the grid
-constexpr int kMaxReach = 15;   // half of the largest peak window (31)
+constexpr int kCell = 4;       // side of a cell whose maximum is kept, in pixels of a merged map
+constexpr int kTile = 16;      // side of a tile that is searched or skipped as a whole, in pixels of the grid
+constexpr int kMaxReach = 15;  // half of the largest peak window (31)
 constexpr float kLargestValue = 1e12f;
 
 // One (C, H, W) output of the network for one image.
@@ -18,7 +18,8 @@ struct Head : HeadData {
 
     HHRNET_HD float at(int channel, int y, int x) const {
         const long offset = channel * channel_stride + y * row_stride + x;
-        return half ? widen(static_cast<const uint16_t*>(data)[offset]) : static_cast<const float*>(data)[offset];
+        return half ? widen(static_cast<const uint16_t*>(data)[offset])
+                    : static_cast<const float*>(data)[offset];
     }
 };
 
@@ -40,7 +41,9 @@ struct HeatMap {
     HHRNET_HD int cells_wide() const { return ceil_div(width, kCell); }
     HHRNET_HD int cells_high() const { return ceil_div(height, kCell); }
     HHRNET_HD const float* joint(int k) const { return heat + size_t(k) * width * height; }
-    HHRNET_HD const float* joint_cells(int k) const { return cells + size_t(k) * cells_wide() * cells_high(); }
+    HHRNET_HD const float* joint_cells(int k) const {
+        return cells + size_t(k) * cells_wide() * cells_high();
+    }
 };
 
 // The coarse tags of one image, one side per dimension: side 1 is the mirrored image's, still mirrored.
@@ -49,7 +52,9 @@ struct TagSide {
     long channel_stride, row_stride;
     const int* channel;  // the channel of each joint; nullptr: its number
 
-    HHRNET_HD const float* joint(int k) const { return data + (channel == nullptr ? k : channel[k]) * channel_stride; }
+    HHRNET_HD const float* joint(int k) const {
+        return data + (channel == nullptr ? k : channel[k]) * channel_stride;
+    }
 };
 
 struct TagMaps {
@@ -58,7 +63,8 @@ struct TagMaps {
     int coarse_width, coarse_height, fine_width, fine_height;
 };
 
-// Tags as aggregate copies them: (K, L, coarse_height, coarse_width), channels already exchanged by the flip pairs.
+// Tags as aggregate copies them: (K, L, coarse_height, coarse_width), channels already exchanged by the flip
+// pairs.
 HHRNET_HD TagSide copied_side(const float* tags, int dim, int dims, int coarse_width, int coarse_height) {
     const long area = long(coarse_width) * coarse_height;
     return {tags + dim * area, dims * area, coarse_width, nullptr};
@@ -84,11 +90,11 @@ struct Candidates {
 
 // The people of one image, M*K places.
 struct PeopleBuffers {
-    float* keypoints;   // (M*K, K, 3)
-    float* scores;      // (M*K)
-    float* joint_tags;  // (M*K, K, L)
-    float* person_tags; // (M*K, L), for refine
-    int* count;         // 1
+    float* keypoints;    // (M*K, K, 3)
+    float* scores;       // (M*K)
+    float* joint_tags;   // (M*K, K, L)
+    float* person_tags;  // (M*K, L), for refine
+    int* count;          // 1
 };
 
 HHRNET_END

@@ -5,7 +5,8 @@
 
 HHRNET_BEGIN
 
-// The mean of n values, n from 1 to 128, `at(i)` giving each: eight interleaved partial sums from eight values on.
+// The mean of n values, n from 1 to 128, `at(i)` giving each: eight interleaved partial sums from eight
+// values on.
 template <class At>
 HHRNET_HD float mean_of_vector(int n, const At& at) {
     const int whole = n - n % 8;

@@ -1,7 +1,7 @@
 // Step 8: the best M local maxima of every joint's heat on the grid (group.py:121-167).
 //
-// Better means more heat, and of equal heat the lower y*W + x: a total order, so the result does not depend on the
-// order in which threads find peaks.
+// Better means more heat, and of equal heat the lower y*W + x: a total order, so the result does not depend
+// on the order in which threads find peaks.
 #pragma once
 
 #include "sample.h"
@@ -81,7 +81,8 @@ struct TileWindow {
     PatchArea patch;
 
     HHRNET_HD TileWindow(const Projection& p, int tile, int reach)
-        : rows(tile_span(tile / p.tiles_wide(), p.height)), columns(tile_span(tile % p.tiles_wide(), p.width)) {
+        : rows(tile_span(tile / p.tiles_wide(), p.height)),
+          columns(tile_span(tile % p.tiles_wide(), p.width)) {
         patch.y0 = greatest(rows.begin - reach, 0);
         patch.x0 = greatest(columns.begin - reach, 0);
         patch.height = least(rows.end + reach, p.height) - patch.y0;
@@ -103,7 +104,8 @@ HHRNET_HD void test_tile(const Group& group, const PeakSearch& search, const Til
     const int wide = w.columns.end - w.columns.begin, count = (w.rows.end - w.rows.begin) * wide;
     for (int i = group.rank(); i < count; i += group.size()) {
         const int y = w.rows.begin + i / wide, x = w.columns.begin + i % wide;
-        const Peak peak = {s.patch[(y - w.patch.y0) * kPatch + x - w.patch.x0], y * search.projection.width + x};
+        const Peak peak = {s.patch[(y - w.patch.y0) * kPatch + x - w.patch.x0],
+                           y * search.projection.width + x};
         if (!worth_keeping(search, s, peak)) continue;
         if (!is_window_maximum(s.patch, w.patch, search.reach, y - w.patch.y0, x - w.patch.x0)) continue;
         s.pending[group.add(&s.pending_count, 1)] = peak;
@@ -130,7 +132,8 @@ inline float test_tile_rows(const PeakSearch& search, const TileWindow& w, PeakS
     for (int y = 0; y < high; ++y) {
         float window[kTile];
         for (int x = 0; x < wide; ++x) window[x] = across[(top + y) * kTile + x];
-        const int begin = greatest(0, top + y - search.reach), end = least(w.patch.height, top + y + search.reach + 1);
+        const int begin = greatest(0, top + y - search.reach),
+                  end = least(w.patch.height, top + y + search.reach + 1);
         for (int v = begin; v < end; ++v)
             for (int x = 0; x < wide; ++x) window[x] = greatest(window[x], across[v * kTile + x]);
         const float* row = s.patch + (top + y) * kPatch + left;
@@ -145,7 +148,8 @@ inline float test_tile_rows(const PeakSearch& search, const TileWindow& w, PeakS
 
 // Writes the bound of every tile and lists those that may hold a candidate.
 template <class Group>
-HHRNET_HD void bound_tiles(const Group& group, const PeakSearch& search, float* bounds, int* live, PeakScratch& s) {
+HHRNET_HD void bound_tiles(const Group& group, const PeakSearch& search, float* bounds, int* live,
+                           PeakScratch& s) {
     if (group.rank() == 0) s.live_count = s.kept_count = s.pending_count = 0;
     group.barrier();
     if constexpr (Group::single) heat_bounds(search.projection, search.joint, *search.tables, bounds);
@@ -156,9 +160,11 @@ HHRNET_HD void bound_tiles(const Group& group, const PeakSearch& search, float* 
     group.barrier();
 }
 
-// Finds the candidates of one joint: `bounds` and `live` have one place per tile; the candidates end up in s.kept.
+// Finds the candidates of one joint: `bounds` and `live` have one place per tile; the candidates end up in
+// s.kept.
 template <class Group>
-HHRNET_HD void find_peaks(const Group& group, const PeakSearch& search, float* bounds, int* live, PeakScratch& s) {
+HHRNET_HD void find_peaks(const Group& group, const PeakSearch& search, float* bounds, int* live,
+                          PeakScratch& s) {
     bound_tiles(group, search, bounds, live, s);
     const int live_count = s.live_count;
     for (int i = 0; i < live_count; ++i) {
@@ -181,8 +187,8 @@ HHRNET_HD void find_peaks(const Group& group, const PeakSearch& search, float* b
 
 // Writes the candidates of one joint; places beyond their number hold zeros.
 template <class Group>
-HHRNET_HD void write_candidates(const Group& group, const PeakSearch& search, const TagMaps& tags, const PeakScratch& s,
-                                const Candidates& out) {
+HHRNET_HD void write_candidates(const Group& group, const PeakSearch& search, const TagMaps& tags,
+                                const PeakScratch& s, const Candidates& out) {
     const int first = search.joint * search.limit, width = search.projection.width;
     for (int i = group.rank(); i < search.limit; i += group.size()) {
         const bool used = i < s.kept_count;

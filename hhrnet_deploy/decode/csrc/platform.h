@@ -1,9 +1,10 @@
 // What differs between g++ and nvcc, and between the instruction-set variants of one g++ build.
 #pragma once
 
+#include <math.h>
+
 #include <cstddef>
 #include <cstdint>
-#include <math.h>
 
 #if defined(__CUDACC__)
 #define HHRNET_HD __host__ __device__ __forceinline__
@@ -11,14 +12,14 @@
 #define HHRNET_HD inline
 #endif
 
-// Every header is compiled once per instruction set; each copy lives in its own namespace, so that the linker cannot
-// hand AVX code to a machine without it.
+// Every header is compiled once per instruction set; each copy lives in its own namespace, so that the linker
+// cannot hand AVX code to a machine without it.
 #ifndef HHRNET_VARIANT
 #define HHRNET_VARIANT portable
 #endif
 
-#define HHRNET_BEGIN      \
-    namespace hhrnet {    \
+#define HHRNET_BEGIN   \
+    namespace hhrnet { \
     inline namespace HHRNET_VARIANT {
 #define HHRNET_END \
     }              \

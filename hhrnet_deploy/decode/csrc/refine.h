@@ -1,8 +1,9 @@
 // Step 12: look for each person's missing joints by tag (group.py:198-281).
 //
-// The place of a joint is the first maximum, row by row, of heat - round_half_even(L2 distance to the person's tag).
-// It is found best-first: the most promising tile, then only tiles whose bound reaches the best value so far. A place
-// is packed into 64 bits, value above inverted index, so that one atomic maximum decides and ties go to the first.
+// The place of a joint is the first maximum, row by row, of heat - round_half_even(L2 distance to the
+// person's tag). It is found best-first: the most promising tile, then only tiles whose bound reaches the
+// best value so far. A place is packed into 64 bits, value above inverted index, so that one atomic maximum
+// decides and ties go to the first.
 #pragma once
 
 #include "adjust.h"
@@ -122,11 +123,12 @@ HHRNET_HD void bound_all_tags(const Group& group, const Refinement& r) {
     }
 }
 
-// Bounds every tile for one person's tag: no rounded distance is smaller, no heat - round(distance) is larger.
+// Bounds every tile for one person's tag: no rounded distance is smaller, no heat - round(distance) is
+// larger.
 template <class Group>
 HHRNET_HD void bound_places(const Group& group, const Refinement& r, const float* person_tag) {
     const int tiles = r.projection.tiles();
-    float *__restrict__ rounded = r.tiles.rounded, *__restrict__ reachable = r.tiles.reachable;
+    float* __restrict__ rounded = r.tiles.rounded, * __restrict__ reachable = r.tiles.reachable;
     const float* __restrict__ bounds = r.bounds;
     for (int dim = 0; dim < r.tags.dims; ++dim) {
         const float* __restrict__ low = r.tiles.low + size_t(dim) * tiles;
@@ -146,8 +148,8 @@ HHRNET_HD void bound_places(const Group& group, const Refinement& r, const float
 
 // Raises s.best by one pixel, unless its heat cannot reach `limit`, the best value known to this thread.
 template <class Group>
-HHRNET_HD void try_pixel(const Group& group, const Refinement& r, const float* person_tag, float heat, float nearest,
-                         int y, int x, float& limit, RefineScratch& s) {
+HHRNET_HD void try_pixel(const Group& group, const Refinement& r, const float* person_tag, float heat,
+                         float nearest, int y, int x, float& limit, RefineScratch& s) {
     if (heat - nearest < limit) return;
     const float value = heat - rintf(r.distance(person_tag, y, x));
     if (value < limit) return;
@@ -199,7 +201,8 @@ inline int count_reaching(const float* patch, const PatchArea& area, float neare
     return count;
 }
 
-// search_tile by one thread: the tile's largest heat replaces its bound, tags come patch by patch where many are needed.
+// search_tile by one thread: the tile's largest heat replaces its bound, tags come patch by patch where many
+// are needed.
 inline void search_patch(const SingleThread& group, const Refinement& r, const float* person_tag, int tile,
                          RefineScratch& s) {
     constexpr int kFew = 8;
@@ -223,12 +226,14 @@ inline void search_patch(const SingleThread& group, const Refinement& r, const f
     }
     for (int i = 0; i < area.height * area.width; ++i) {
         const int y = i / area.width, x = i % area.width;
-        try_pixel(group, r, person_tag, patches.heat[y * kPatch + x], nearest, area.y0 + y, area.x0 + x, limit, s);
+        try_pixel(group, r, person_tag, patches.heat[y * kPatch + x], nearest, area.y0 + y, area.x0 + x,
+                  limit, s);
     }
 }
 
 template <class Group>
-HHRNET_HD void search(const Group& group, const Refinement& r, const float* person_tag, int tile, RefineScratch& s) {
+HHRNET_HD void search(const Group& group, const Refinement& r, const float* person_tag, int tile,
+                      RefineScratch& s) {
     if constexpr (Group::single) {
         search_patch(group, r, person_tag, tile, s);
     } else {
@@ -238,7 +243,8 @@ HHRNET_HD void search(const Group& group, const Refinement& r, const float* pers
 
 // The best place of the joint for one person's tag; leaves it in s.best. Ends with a barrier.
 template <class Group>
-HHRNET_HD void find_place(const Group& group, const Refinement& r, const float* person_tag, RefineScratch& s) {
+HHRNET_HD void find_place(const Group& group, const Refinement& r, const float* person_tag,
+                          RefineScratch& s) {
     const int tiles = r.projection.tiles();
     const float* reachable = r.tiles.reachable;
     if (group.rank() == 0) {
@@ -284,7 +290,9 @@ template <class Group>
 HHRNET_HD void refine_joint(const Group& group, const Refinement& r, int people, const float* person_tags,
                             float* keypoints, RefineScratch& s) {
     const int dims = r.tags.dims;
-    const auto keypoint_of = [&](int person) { return keypoints + (size_t(person) * r.joints + r.joint) * 3; };
+    const auto keypoint_of = [&](int person) {
+        return keypoints + (size_t(person) * r.joints + r.joint) * 3;
+    };
     int first = 0;
     while (first < people && keypoint_of(first)[2] != 0.0f) ++first;
     if (first == people) return;

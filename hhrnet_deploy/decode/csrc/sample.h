@@ -1,5 +1,5 @@
-// Step 7: the merged heat and tags at a pixel of the grid, interpolated where they are looked at. No map of the grid's
-// size is ever made.
+// Step 7: the merged heat and tags at a pixel of the grid, interpolated where they are looked at. No map of
+// the grid's size is ever made.
 #pragma once
 
 #include "bilinear.h"
@@ -10,8 +10,9 @@ HHRNET_BEGIN
 
 HHRNET_HD float interpolate(const float* map, long row_stride, const Source& row, const Source& column) {
     const float *upper = map + row.index0 * row_stride, *lower = map + row.index1 * row_stride;
-    return blend(row.weight0, blend(column.weight0, upper[column.index0], column.weight1, upper[column.index1]),
-                 row.weight1, blend(column.weight0, lower[column.index0], column.weight1, lower[column.index1]));
+    return blend(
+        row.weight0, blend(column.weight0, upper[column.index0], column.weight1, upper[column.index1]),
+        row.weight1, blend(column.weight0, lower[column.index0], column.weight1, lower[column.index1]));
 }
 
 // The mean over scales of the heat of `joint` at (y, x) of the grid.
@@ -26,8 +27,10 @@ HHRNET_HD float sample_heat(const Projection& p, int joint, int y, int x) {
     return p.scales == 1 ? total : total / float(p.scales);
 }
 
-// A tag is interpolated twice: coarse to fine, in the mirrored image's own frame for side 1, then fine to the grid.
-HHRNET_HD float sample_tag(const TagMaps& t, int joint, int dim, int grid_width, int grid_height, int y, int x) {
+// A tag is interpolated twice: coarse to fine, in the mirrored image's own frame for side 1, then fine to the
+// grid.
+HHRNET_HD float sample_tag(const TagMaps& t, int joint, int dim, int grid_width, int grid_height, int y,
+                           int x) {
     const float* map = t.side[dim].joint(joint);
     const Axis to_fine_rows(t.coarse_height, t.fine_height), to_fine_columns(t.coarse_width, t.fine_width);
     const Source row = Axis(t.fine_height, grid_height).at(y), column = Axis(t.fine_width, grid_width).at(x);
@@ -47,8 +50,8 @@ HHRNET_HD float sample_tag(const TagMaps& t, int joint, int dim, int grid_width,
 constexpr int kPatch = kTile + 2 * kMaxReach;
 
 // out = (add ? out : 0) + weight0*upper + weight1*lower, one row of a patch.
-inline void blend_rows(const Source& row, const float* __restrict__ upper, const float* __restrict__ lower, int width,
-                       bool add, float* __restrict__ out) {
+inline void blend_rows(const Source& row, const float* __restrict__ upper, const float* __restrict__ lower,
+                       int width, bool add, float* __restrict__ out) {
     const float w0 = row.weight0, w1 = row.weight1;
     if (add) {
         for (int x = 0; x < width; ++x) out[x] = out[x] + (w0 * upper[x] + w1 * lower[x]);
@@ -86,8 +89,8 @@ inline void fill_patch(const Projection& p, int joint, const PatchArea& area, fl
 
 constexpr int kFinePart = 2 * kTile + 2;  // columns of fine that are worth resizing for one tile
 
-// The tags of a patch at most kTile wide, by one thread; false where the grid is so much smaller than fine that pixels
-// are better sampled one by one.
+// The tags of a patch at most kTile wide, by one thread; false where the grid is so much smaller than fine
+// that pixels are better sampled one by one.
 inline bool fill_tag_patch(const TagMaps& t, int joint, int dim, int grid_width, int grid_height,
                            const PatchArea& area, float* patch) {
     const Axis to_fine_rows(t.coarse_height, t.fine_height), to_fine_columns(t.coarse_width, t.fine_width);
@@ -134,7 +137,8 @@ inline float patch_maximum(const float* patch, int height, int width) {
 
 // fill_patch by a group; the caller puts the barrier.
 template <class Group>
-HHRNET_HD void fill_patch(const Group& group, const Projection& p, int joint, const PatchArea& area, float* patch) {
+HHRNET_HD void fill_patch(const Group& group, const Projection& p, int joint, const PatchArea& area,
+                          float* patch) {
     if constexpr (Group::single) {
         fill_patch(p, joint, area, patch);
     } else {

@@ -1,7 +1,8 @@
 // The threads that run one step together: a rank, a size, a barrier, and two atomic operations.
 //
-// On the GPU a block, on the CPU a group of one whose loops the compiler vectorises, in the tests N real threads.
-// A step writes `for (i = group.rank(); i < n; i += group.size())` and puts a barrier between writing and reading.
+// On the GPU a block, on the CPU a group of one whose loops the compiler vectorises, in the tests N real
+// threads. A step writes `for (i = group.rank(); i < n; i += group.size())` and puts a barrier between
+// writing and reading.
 #pragma once
 
 #include "platform.h"

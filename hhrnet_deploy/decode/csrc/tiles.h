@@ -1,7 +1,8 @@
-// Which tiles of the grid can matter: bounds of the projected heat and tags from the maps they are interpolated from.
+// Which tiles of the grid can matter: bounds of the projected heat and tags from the maps they are
+// interpolated from.
 //
-// A bilinear value stays within its sources up to rounding; the margin below is eight times what four roundings, the
-// sum over scales and the division can add.
+// A bilinear value stays within its sources up to rounding; the margin below is eight times what four
+// roundings, the sum over scales and the division can add.
 #pragma once
 
 #include "sample.h"
@@ -15,9 +16,7 @@ struct Span {
 };
 
 // The grid pixels of tile `index` along an axis of `size` pixels.
-HHRNET_HD Span tile_span(int index, int size) {
-    return {index * kTile, least((index + 1) * kTile, size)};
-}
+HHRNET_HD Span tile_span(int index, int size) { return {index * kTile, least((index + 1) * kTile, size)}; }
 
 // The sources that the targets of `span` are interpolated from.
 HHRNET_HD Span source_span(const Axis& axis, const Span& span) {
@@ -43,7 +42,8 @@ HHRNET_HD float heat_bound(const Projection& p, int joint, int tile) {
         const int wide = map.cells_wide();
         float largest = cells[rows.begin * wide + columns.begin];
         for (int y = rows.begin; y < rows.end; ++y)
-            for (int x = columns.begin; x < columns.end; ++x) largest = greatest(largest, cells[y * wide + x]);
+            for (int x = columns.begin; x < columns.end; ++x)
+                largest = greatest(largest, cells[y * wide + x]);
         total += raised_by_margin(largest);
     }
     return p.scales == 1 ? total : raised_by_margin(total / float(p.scales));
@@ -98,7 +98,8 @@ inline float smallest_of(const float* row, const Span& span) {
 }
 
 // Column by column, the largest of the rows in `span`.
-inline void largest_rows(const float* map, long stride, int width, const Span& span, float* __restrict__ out) {
+inline void largest_rows(const float* map, long stride, int width, const Span& span,
+                         float* __restrict__ out) {
     for (int x = 0; x < width; ++x) out[x] = map[span.begin * stride + x];
     for (int y = span.begin + 1; y < span.end; ++y) {
         const float* __restrict__ row = map + y * stride;
@@ -106,7 +107,8 @@ inline void largest_rows(const float* map, long stride, int width, const Span& s
     }
 }
 
-inline void smallest_rows(const float* map, long stride, int width, const Span& span, float* __restrict__ out) {
+inline void smallest_rows(const float* map, long stride, int width, const Span& span,
+                          float* __restrict__ out) {
     for (int x = 0; x < width; ++x) out[x] = map[span.begin * stride + x];
     for (int y = span.begin + 1; y < span.end; ++y) {
         const float* __restrict__ row = map + y * stride;
@@ -120,16 +122,18 @@ inline void heat_bounds(const Projection& p, int joint, const TileTables& tables
         const HeatMap& map = p.scale[s];
         float* out = bounds;
         for (int row = 0; row < p.tiles_high(); ++row) {
-            largest_rows(map.joint_cells(joint), map.cells_wide(), map.cells_wide(), tables.cells[s].rows[row],
-                         tables.high);
+            largest_rows(map.joint_cells(joint), map.cells_wide(), map.cells_wide(),
+                         tables.cells[s].rows[row], tables.high);
             for (int column = 0; column < p.tiles_wide(); ++column, ++out) {
-                const float bound = raised_by_margin(largest_of(tables.high, tables.cells[s].columns[column]));
+                const float bound =
+                    raised_by_margin(largest_of(tables.high, tables.cells[s].columns[column]));
                 *out = s == 0 ? bound : *out + bound;
             }
         }
     }
     if (p.scales == 1) return;
-    for (int tile = 0; tile < p.tiles(); ++tile) bounds[tile] = raised_by_margin(bounds[tile] / float(p.scales));
+    for (int tile = 0; tile < p.tiles(); ++tile)
+        bounds[tile] = raised_by_margin(bounds[tile] / float(p.scales));
 }
 
 HHRNET_END

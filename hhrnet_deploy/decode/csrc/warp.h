@@ -1,5 +1,6 @@
-// Step 3: the affine warp of a uint8 image with the pixels of OpenCV 4 (cv2.warpAffine, INTER_LINEAR, black border):
-// source positions in fixed point with 10 bits, rounded to 1/32 pixel, weights with 15 bits (imgwarp.cpp of OpenCV 4).
+// Step 3: the affine warp of a uint8 image with the pixels of OpenCV 4 (cv2.warpAffine, INTER_LINEAR, black
+// border): source positions in fixed point with 10 bits, rounded to 1/32 pixel, weights with 15 bits
+// (imgwarp.cpp of OpenCV 4).
 #pragma once
 
 #include "platform.h"
@@ -60,8 +61,8 @@ HHRNET_HD void warp_pixel(const WarpImage& image, const InverseAffine& inverse, 
 
 // Rows `begin` to `end` of the target (height, width, 3).
 template <class Group>
-HHRNET_HD void warp_rows(const Group& group, const WarpImage& image, const InverseAffine& inverse, int width, int begin,
-                         int end, uint8_t* out) {
+HHRNET_HD void warp_rows(const Group& group, const WarpImage& image, const InverseAffine& inverse, int width,
+                         int begin, int end, uint8_t* out) {
     for (int i = begin * width + group.rank(); i < end * width; i += group.size())
         warp_pixel(image, inverse, i % width, i / width, out + size_t(i) * kWarpChannels);
 }

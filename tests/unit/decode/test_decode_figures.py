@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 from test_launch_table import CSRC, read_resources
 
+import hhrnet_deploy
 from hhrnet_deploy.files import write_text
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
+PACKAGE_ROOT = str(Path(hhrnet_deploy.__file__).parents[1])
 
 pytestmark = pytest.mark.figures
 
@@ -28,7 +30,7 @@ def record(section: str, figures: dict) -> None:
 
 @pytest.mark.skipif("HHRNET_OFFICIAL" not in os.environ, reason="HHRNET_OFFICIAL is not set")
 def test_decode_beside_the_official_post_processing() -> None:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "PYTHONPATH": PACKAGE_ROOT}
     command = [sys.executable, str(HERE / "measure_decode.py"), "15"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     figures = json.loads(done.stdout)

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+import hhrnet_deploy
+
 HERE = Path(__file__).parent
-ROOT = HERE.parents[2]
+PACKAGE_ROOT = str(Path(hhrnet_deploy.__file__).parents[1])
 
 pytestmark = [
     pytest.mark.slow,
@@ -20,7 +22,7 @@ pytestmark = [
 @pytest.mark.parametrize("seed", [101, 102])
 def test_random_fields_have_the_same_people(seed: int) -> None:
     """In a process of its own, because ATEN_CPU_CAPABILITY counts only before PyTorch is loaded."""
-    environment = {**os.environ, "ATEN_CPU_CAPABILITY": "default", "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "ATEN_CPU_CAPABILITY": "default", "PYTHONPATH": PACKAGE_ROOT}
     command = [sys.executable, str(HERE / "compare_official.py"), "80", str(seed)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     compared = json.loads(done.stdout)

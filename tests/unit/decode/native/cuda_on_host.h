@@ -1,5 +1,5 @@
-// Enough of CUDA's language for g++ to compile kernels.cu and run its blocks one after another with real threads: the
-// shells' index arithmetic and barriers are tested without a GPU.
+// Enough of CUDA's language for g++ to compile kernels.cu and run its blocks one after another with real
+// threads: the shells' index arithmetic and barriers are tested without a GPU.
 #pragma once
 
 #include <pthread.h>
@@ -47,8 +47,8 @@ inline double __hiloint2double(int high, int low) {
     return value;
 }
 
-// Volatile reads are single loads on the GPU; with --param tsan-distinguish-volatile=1 ThreadSanitizer calls these for
-// them, and they report nothing.
+// Volatile reads are single loads on the GPU; with --param tsan-distinguish-volatile=1 ThreadSanitizer calls
+// these for them, and they report nothing.
 extern "C" {
 void __tsan_volatile_read8(void*) {}
 void __tsan_volatile_read4(void*) {}

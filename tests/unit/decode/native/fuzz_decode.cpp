@@ -1,5 +1,6 @@
-// A fuzz target: arbitrary bytes as shapes, settings and head values, NaN and infinities among them. With clang build
-// it with -fsanitize=fuzzer; elsewhere its own main feeds it random bytes (arguments: runs, seed).
+// A fuzz target: arbitrary bytes as shapes, settings and head values, NaN and infinities among them. With
+// clang build it with -fsanitize=fuzzer; elsewhere its own main feeds it random bytes (arguments: runs,
+// seed).
 #include <cstdio>
 #include <cstdlib>
 
@@ -15,7 +16,8 @@ static void overwrite(testing::Owned& owned, int channels, const uint8_t* data, 
     for (size_t i = 0; i < bytes && size > 0; ++i) owned.bytes[i] = char(data[i % size]);
 }
 
-// The steps after aggregate on whatever the workspace holds, as when an engine builder times a kernel on garbage.
+// The steps after aggregate on whatever the workspace holds, as when an engine builder times a kernel on
+// garbage.
 static void run_on_garbage(const ImageRequest& r, char* memory, const uint8_t* data, size_t size) {
     const Workspace w = carve(r, memory);
     for (size_t i = 0; i < w.bytes && size > 0; ++i) memory[i] = char(data[i % size]);

@@ -1,13 +1,11 @@
-// Runs the CUDA kernels' shells on batches of random images with blocks of real threads, buffers sized as the launch
-// table says and filled with garbage first, and compares every bit with the group of one. Arguments: threads, cases,
-// seed.
-#include "cuda_on_host.h"
-
-#include "kernels.cu"
-
+// Runs the CUDA kernels' shells on batches of random images with blocks of real threads, buffers sized as the
+// launch table says and filled with garbage first, and compares every bit with the group of one. Arguments:
+// threads, cases, seed.
 #include <cstdio>
 #include <cstdlib>
 
+#include "cuda_on_host.h"
+#include "kernels.cu"
 #include "random_heads.h"
 
 using testing::Case;
@@ -69,13 +67,18 @@ static Output run_kernels(const Batch& batch, int threads) {
     const ImageRequest& r = batch.images[0].request;
     const ScaleData& s = r.scale[0];
     const Settings& set = r.settings;
-    const int n = int(batch.images.size()), k = r.joints, l = r.dims, m = set.max_people, bands = ceil_div(s.fine_height, 32);
-    const int ch = s.coarse_height, cw = s.coarse_width, fh = s.fine_height, fw = s.fine_width, h = r.height, w = r.width;
-    const size_t channels = size_t(n) * k, tiles = size_t(ceil_div(h, kTile)) * ceil_div(w, kTile), places = channels * m;
+    const int n = int(batch.images.size()), k = r.joints, l = r.dims, m = set.max_people,
+              bands = ceil_div(s.fine_height, 32);
+    const int ch = s.coarse_height, cw = s.coarse_width, fh = s.fine_height, fw = s.fine_width, h = r.height,
+              w = r.width;
+    const size_t channels = size_t(n) * k, tiles = size_t(ceil_div(h, kTile)) * ceil_div(w, kTile),
+                 places = channels * m;
     auto heat = garbage<float>(channels * fh * fw), tags = garbage<float>(channels * l * ch * cw);
     auto cells = garbage<float>(channels * ceil_div(fh, kCell) * ceil_div(fw, kCell));
-    auto unusable = garbage<int>(channels * bands), index = garbage<int>(places), live = garbage<int>(channels * tiles);
-    auto value = garbage<float>(places), tag = garbage<float>(places * l), bounds = garbage<float>(channels * tiles);
+    auto unusable = garbage<int>(channels * bands), index = garbage<int>(places),
+         live = garbage<int>(channels * tiles);
+    auto value = garbage<float>(places), tag = garbage<float>(places * l),
+         bounds = garbage<float>(channels * tiles);
     auto grouped = garbage<float>(places * k * 3), person_tags = garbage<float>(places * l);
     auto group_memory = garbage<double>(size_t(n) * (m * m + (m * k * l + m * k + 1) / 2));
     auto refine_memory = garbage<float>(channels * (2 * l + 3) * tiles);
@@ -90,34 +93,35 @@ static Output run_kernels(const Batch& batch, int threads) {
                       heat.data(), tags.data(), cells.data(), unusable.data());
         else
             aggregate_flip(batch.coarse.data(), batch.fine.data(), batch.coarse_flipped.data(),
-                           batch.fine_flipped.data(), skeleton.data(), s.fine.half, k, ch, cw, fh, fw, heat.data(),
-                           tags.data(), cells.data(), unusable.data());
+                           batch.fine_flipped.data(), skeleton.data(), s.fine.half, k, ch, cw, fh, fw,
+                           heat.data(), tags.data(), cells.data(), unusable.data());
     });
     int threshold;
     std::memcpy(&threshold, &set.detection_threshold, 4);
     const Dim joint_grid = {unsigned(k), unsigned(n), 1};
     launch(joint_grid, threads, [&] {
-        peaks(heat.data(), cells.data(), tags.data(), k, l, ch, cw, fh, fw, h, w, threshold, set.nms_kernel, m,
-              value.data(), index.data(), tag.data(), bounds.data(), live.data());
+        peaks(heat.data(), cells.data(), tags.data(), k, l, ch, cw, fh, fw, h, w, threshold, set.nms_kernel,
+              m, value.data(), index.data(), tag.data(), bounds.data(), live.data());
     });
     std::vector<float>& target = set.refine ? grouped : out.keypoints;
     launch({unsigned(n), 1, 1}, threads, [&] {
-        group(heat.data(), value.data(), index.data(), tag.data(), skeleton.data(), unusable.data(), k, l, fh, fw, h, w,
-              bands, threshold, low_bits(set.tag_threshold), high_bits(set.tag_threshold), m, set.adjust,
-              set.use_detection_val, set.ignore_too_much, target.data(), out.scores.data(), out.joint_tags.data(),
-              person_tags.data(), out.count.data(), group_memory.data());
+        group(heat.data(), value.data(), index.data(), tag.data(), skeleton.data(), unusable.data(), k, l, fh,
+              fw, h, w, bands, threshold, low_bits(set.tag_threshold), high_bits(set.tag_threshold), m,
+              set.adjust, set.use_detection_val, set.ignore_too_much, target.data(), out.scores.data(),
+              out.joint_tags.data(), person_tags.data(), out.count.data(), group_memory.data());
     });
     if (!set.refine) return out;
     launch(joint_grid, threads, [&] {
-        refine(heat.data(), tags.data(), bounds.data(), grouped.data(), person_tags.data(), out.count.data(), k, l, ch,
-               cw, fh, fw, h, w, m, out.keypoints.data(), refine_memory.data());
+        refine(heat.data(), tags.data(), bounds.data(), grouped.data(), person_tags.data(), out.count.data(),
+               k, l, ch, cw, fh, fw, h, w, m, out.keypoints.data(), refine_memory.data());
     });
     return out;
 }
 
 static bool same(const Output& out, size_t image, Case& one) {
     const ImageResult alone = decode_image(one.request, one.workspace());
-    const size_t joints = size_t(one.request.joints), count = size_t(alone.count), dims = size_t(one.request.dims);
+    const size_t joints = size_t(one.request.joints), count = size_t(alone.count),
+                 dims = size_t(one.request.dims);
     const size_t first = image * joints * size_t(one.request.settings.max_people);
     return !alone.unusable && alone.count == out.count[image] &&
            !std::memcmp(alone.keypoints, &out.keypoints[first * joints * 3], 4 * count * joints * 3) &&

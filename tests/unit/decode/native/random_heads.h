@@ -79,10 +79,14 @@ struct Case {
         request.tag_scale = random.below(request.scales);
         request.width = random.between(1, 70);
         request.height = random.between(1, 70);
-        request.settings = {random.chance(0.8f) ? 0.1f : 0.0f, random.chance(0.7f) ? 1.0 : 3.0,
-                            2 * random.below(5) + 1,           random.between(1, 40),
-                            random.chance(0.8f),               random.chance(0.8f),
-                            random.chance(0.8f),               random.chance(0.2f)};
+        request.settings = {random.chance(0.8f) ? 0.1f : 0.0f,
+                            random.chance(0.7f) ? 1.0 : 3.0,
+                            2 * random.below(5) + 1,
+                            random.between(1, 40),
+                            random.chance(0.8f),
+                            random.chance(0.8f),
+                            random.chance(0.8f),
+                            random.chance(0.2f)};
         for (int k = 0; k < joints; ++k) {
             flip_index.push_back(k);
             order.push_back(joints - 1 - k);
@@ -119,7 +123,8 @@ struct Case {
         };
         const auto coarse_value = [&](size_t i) {
             const size_t heat = size_t(request.joints) * scale.coarse_width * scale.coarse_height;
-            return i < heat ? value(i) : std::round(4.0f * random.unit()) * (step > 0 ? 0.5f : 1.3f * random.unit());
+            return i < heat ? value(i)
+                            : std::round(4.0f * random.unit()) * (step > 0 ? 0.5f : 1.3f * random.unit());
         };
         for (int side = 0; side < (flip ? 2 : 1); ++side) {
             heads.push_back(

@@ -1,5 +1,5 @@
-// Decodes random cases by a group of N real threads with a real barrier and compares every bit with the group of one.
-// Built with -fsanitize=thread a missing barrier is a reported race. Arguments: threads, cases, seed.
+// Decodes random cases by a group of N real threads with a real barrier and compares every bit with the group
+// of one. Built with -fsanitize=thread a missing barrier is a reported race. Arguments: threads, cases, seed.
 #include <pthread.h>
 
 #include <cstdio>
@@ -27,18 +27,21 @@ struct TeamMember {
                !__atomic_compare_exchange_n(place, &seen, value, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
         }
     }
-    unsigned long long peek(const unsigned long long* place) const { return __atomic_load_n(place, __ATOMIC_RELAXED); }
+    unsigned long long peek(const unsigned long long* place) const {
+        return __atomic_load_n(place, __ATOMIC_RELAXED);
+    }
 };
 
-static void decode_as_member(const TeamMember& member, const ImageRequest& r, const Workspace& w, int* people) {
+static void decode_as_member(const TeamMember& member, const ImageRequest& r, const Workspace& w,
+                             int* people) {
     const Projection p = projection_of(r, w);
     const TagMaps tags = tag_maps_of(r, w);
     constexpr int bands = 3;
     for (int s = 0; s < r.scales; ++s)
         for (int joint = 0; joint < r.joints; ++joint)
             for (int band = 0; band < bands; ++band)
-                aggregate_band(member, heads_of(r.scale[s], r.joints), joint, r.flip_index[joint], band, bands,
-                               output_of(r, w, s, joint));
+                aggregate_band(member, heads_of(r.scale[s], r.joints), joint, r.flip_index[joint], band,
+                               bands, output_of(r, w, s, joint));
     member.barrier();
     for (int joint = 0; joint < r.joints; ++joint) find_joint_peaks(member, r, w, p, tags, joint);
     const int count = people_of(member, r, w, p, tags);
@@ -58,7 +61,9 @@ static ImageResult decode_by_team(const ImageRequest& r, void* memory, int size)
     return {w.people.keypoints, w.people.scores, w.people.joint_tags, people, 0};
 }
 
-static bool same_bits(const float* a, const float* b, size_t count) { return std::memcmp(a, b, 4 * count) == 0; }
+static bool same_bits(const float* a, const float* b, size_t count) {
+    return std::memcmp(a, b, 4 * count) == 0;
+}
 
 int main(int argc, char** argv) {
     const int size = argc > 1 ? std::atoi(argv[1]) : 7, cases = argc > 2 ? std::atoi(argv[2]) : 20;
@@ -74,7 +79,8 @@ int main(int argc, char** argv) {
             !same_bits(one.keypoints, team.keypoints, count * joints * 3) ||
             !same_bits(one.scores, team.scores, count) ||
             !same_bits(one.joint_tags, team.joint_tags, count * joints * size_t(alone.request.dims))) {
-            std::printf("case %d: a group of %d finds other people (%d, alone %d)\n", i, size, team.count, one.count);
+            std::printf("case %d: a group of %d finds other people (%d, alone %d)\n", i, size, team.count,
+                        one.count);
             return 1;
         }
         people += one.count;
