@@ -78,17 +78,38 @@ def first_words(line: str) -> str:
     return " ".join(_NUMBER.sub("#", text).split()[:2])
 
 
-def missing_lines(shown: tuple[str, ...], printed: str) -> list[str]:
-    """Shown lines whose first words do not come in this order in what was printed; ``...`` stands for any lines."""
-    actual = [first_words(line) for line in printed.splitlines()]
-    missing, place = [], 0
+def matched_lines(shown: tuple[str, ...], printed: str) -> list[tuple[str, str | None]]:
+    """Each shown line with the printed one that has its first words, in order; None where there is none.
+
+    Lines without words, and ``...``, which stands for any lines, are left out.
+    """
+    lines = printed.splitlines()
+    actual = [first_words(line) for line in lines]
+    found: list[tuple[str, str | None]] = []
+    place = 0
     for line in shown:
         wanted = first_words(line)
         if not re.search(r"\w", wanted):
             continue
-        found = next((number for number in range(place, len(actual)) if actual[number].startswith(wanted)), None)
-        if found is None:
-            missing.append(line)
-        else:
-            place = found + 1
-    return missing
+        number = next((number for number in range(place, len(actual)) if actual[number].startswith(wanted)), None)
+        found.append((line, None if number is None else lines[number]))
+        place = place if number is None else number + 1
+    return found
+
+
+def missing_lines(shown: tuple[str, ...], printed: str) -> list[str]:
+    """Shown lines that were not printed."""
+    return [line for line, actual in matched_lines(shown, printed) if actual is None]
+
+
+def refreshed(text: str, shown: tuple[str, ...], printed: str) -> str:
+    """A page with the shown lines of one command replaced by what was printed, figures included."""
+    old = [line for line in shown if "..." not in line]
+    pairs = [(line, actual) for line, actual in matched_lines(shown, printed) if actual is not None and line in old]
+    start = 0
+    for line, actual in pairs:
+        place = text.find(f"{line}\n", start)
+        if place >= 0:
+            text = text[:place] + actual.rstrip() + text[place + len(line) :]
+            start = place + len(actual.rstrip())
+    return text

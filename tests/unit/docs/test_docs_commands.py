@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from docs_blocks import Block, Command, blocks, first_words, missing_lines, pages
+from docs_blocks import Block, Command, blocks, first_words, missing_lines, pages, refreshed
 
 import hhrnet_deploy
 
@@ -154,6 +154,10 @@ def _check(block: Block, folder: Path, environment: dict[str, str]) -> None:
         assert done.returncode == command.exit_code, f"{block.page.name}: {command.line}\n{done.stdout}"
         missing = missing_lines(command.output, done.stdout)
         assert not missing, f"{block.page.name}: {command.line}\nshown but not printed: {missing}\n{done.stdout}"
+        if os.environ.get("HHRNET_DOCS_REFRESH") == "1":
+            page = block.page.read_text(encoding="utf-8")
+            head, mark, tail = page.partition(f"$ {command.line.split(' ' * 2)[0]}")
+            block.page.write_text(head + mark + refreshed(tail, command.output, done.stdout), encoding="utf-8")
 
 
 def test_first_words_forget_the_numbers() -> None:
@@ -168,6 +172,11 @@ def test_shown_lines_have_to_come_in_order() -> None:
     assert missing_lines(("three c", "one a"), printed) == ["one a"]
     assert missing_lines(("four d",), printed) == ["four d"]
     assert missing_lines(("two ... and so on", "..."), printed) == []
+
+
+def test_figures_can_be_refreshed() -> None:
+    page = "one 1\n```\none 3\ntext one 1\n"
+    assert refreshed(page, ("one 1", "..."), "zero\none 2\n") == "one 2\n```\none 3\ntext one 1\n"
 
 
 def test_exit_codes_and_continued_lines_are_read(tmp_path: Path) -> None:
