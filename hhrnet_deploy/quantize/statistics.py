@@ -101,7 +101,7 @@ class Statistics:
         try:
             with np.load(path, allow_pickle=False) as archive:
                 return cls._from_arrays({name: archive[name] for name in archive.files})
-        except (OSError, ValueError, KeyError, BadZipFile, ValidationError) as error:
+        except (OSError, EOFError, ValueError, KeyError, BadZipFile, ValidationError) as error:
             raise InputError(f"{path} is no calibration file of this version: {error}.", hint=_AGAIN) from error
 
     @classmethod
