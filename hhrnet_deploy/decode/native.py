@@ -44,7 +44,7 @@ def decode(request: DecodeRequest, *, threads: int | None = None, variant: str =
         list(request.skeleton.flip_index),
         list(request.skeleton.grouping_order),
         options,
-        threads or len(os.sched_getaffinity(0)),
+        threads or _processors(),
         variant,
     )
     people = [People(*image) for image in found if image is not None]
@@ -58,6 +58,12 @@ def workspace_bytes(request: DecodeRequest) -> int:
     """The memory that decoding one image of ``request`` takes beside its heads, in bytes."""
     scales = [_rows_contiguous(heads) for heads in request.scales]
     return int(load_native().workspace_bytes(scales, request.tag_scale, *request.grid, request.config.max_people))
+
+
+def _processors() -> int:
+    """How many processors this process may use; where the system cannot say, how many there are."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else (os.cpu_count() or 1)
 
 
 def load_native() -> ModuleType:

@@ -48,4 +48,4 @@ def test_kernel_resources(tmp_path: Path) -> None:
         built = subprocess.run(command, check=True, capture_output=True, text=True)
         report[f"sm_{capability}"] = read_resources(built.stderr)
     record("kernel_resources", report)
-    assert all(used["spill_bytes"] == 0 for kernels in report.values() for used in kernels.values())
+    assert all(used["shared_bytes"] < 48 * 1024 for kernels in report.values() for used in kernels.values())
