@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -177,13 +178,15 @@ def run_loader(samples: TrainingSet, batches: RunBatches, *, pin: bool) -> DataL
         multiprocessing_context="spawn" if workers else None,
         pin_memory=pin,
         prefetch_factor=4 if workers else None,
-        worker_init_fn=_one_thread,
+        worker_init_fn=_settle_in,
         generator=torch.Generator().manual_seed(0),
     )
 
 
-def _one_thread(_worker: int) -> None:
+def _settle_in(_worker: int) -> None:
+    """One thread, and Ctrl-C is the main process's business: it finishes its step and writes the checkpoint."""
     import cv2
 
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -13,6 +13,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from hhrnet_deploy.errors import InputError
+
 
 @dataclass(frozen=True)
 class World:
@@ -57,12 +59,21 @@ class World:
 
 @contextmanager
 def joined() -> Iterator[World]:
-    """Join the processes that ``torchrun`` started, or be alone; nccl on GPUs, gloo on CPUs."""
+    """Join the processes that ``torchrun`` started, or be alone; nccl on GPUs, gloo on CPUs.
+
+    Raises:
+        InputError: more processes were started here than there are GPUs.
+    """
     ranks = int(os.environ.get("WORLD_SIZE", "1"))
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     on_gpu = torch.cuda.is_available()
     device = torch.device("cuda", local_rank) if on_gpu else torch.device("cpu")
     if on_gpu:
+        if local_rank >= torch.cuda.device_count():
+            raise InputError(
+                f"Process {local_rank + 1} of this machine has no GPU: there are {torch.cuda.device_count()}.",
+                hint="Start one process for each GPU: torchrun --nproc_per_node gpu ...",
+            )
         torch.cuda.set_device(device)
     if ranks == 1:
         yield World(0, 1, device)

@@ -12,9 +12,11 @@ from pathlib import Path
 from types import FrameType
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from hhrnet_deploy.errors import HHRNetError
 from hhrnet_deploy.model.checkpoint import LoadedModel, save_weights
 from hhrnet_deploy.train.batches import Batch, RunBatches, Split, run_loader, split_batch, steps_per_epoch
 from hhrnet_deploy.train.distributed import World
@@ -220,7 +222,14 @@ class Run:
             "images": position.images,
             "validation_ap": position.best_ap if position.best_ap >= 0 else None,
         }
-        save_weights(self.learner.shown, self.folder / name, dtype=torch.float32, metadata={"training": facts})
+        path = self.folder / name
+        try:
+            save_weights(self.learner.shown, path, dtype=torch.float32, metadata={"training": facts})
+        except SafetensorError as error:  # what a full disk looks like through safetensors
+            raise HHRNetError(
+                f"The weights {path} could not be written: {error}.",
+                hint="Free some space, then go on with --resume; the last checkpoint is whole.",
+            ) from error
 
     def _listeners(self) -> list[Watcher]:
         return self.watchers if self.world.leads else []

@@ -115,7 +115,8 @@ def load_state(path: Path, learner: Learner) -> dict[str, Any]:
     except RuntimeError as error:
         raise CheckpointError(f"{path} holds another network: {error}.") from error
     learner.optimiser.load_state_dict(document["optimiser"])
-    learner.scaler.load_state_dict(document["scaler"])
+    if learner.scaler.is_enabled() and document["scaler"]:
+        learner.scaler.load_state_dict(document["scaler"])
     learner.position = Position(**document["position"])
     torch.set_rng_state(document["random"])
     recipe: dict[str, Any] = document["recipe"]
