@@ -29,6 +29,7 @@ def test_every_source_file_is_installed() -> None:
     installed = {str(file) for file in _files()}
     expected = {str(path.relative_to(ROOT)) for path in (ROOT / "hhrnet_deploy").rglob("*.py")}
     expected |= {"hhrnet_deploy/py.typed", "hhrnet_deploy/decode/_native.pyi"}
+    expected |= {"hhrnet_deploy/pipeline/report_template.html"}
     assert expected - installed == set()
 
 

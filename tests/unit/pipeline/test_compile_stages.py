@@ -51,6 +51,7 @@ def compiled(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) ->
     return tiny_checkpoint, folder, data
 
 
+@pytest.mark.xdist_group("compiled")
 def test_a_second_run_takes_every_stage_from_the_cache(compiled: tuple[Path, Path, Path]) -> None:
     checkpoint, folder, data = compiled
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.name != "lock"}
@@ -62,12 +63,14 @@ def test_a_second_run_takes_every_stage_from_the_cache(compiled: tuple[Path, Pat
     assert made.evaluation.subject.metrics["AP"] is not None
 
 
+@pytest.mark.xdist_group("compiled")
 def test_what_changed_is_done_again_and_nothing_before_it(compiled: tuple[Path, Path, Path]) -> None:
     checkpoint, folder, data = compiled
     assert _done(_compile(checkpoint, folder, data, target="openvino")) == ["build", "evaluate", "report"]
     assert _done(_compile(checkpoint, folder, data)) == ["build", "evaluate", "report"]
 
 
+@pytest.mark.xdist_group("compiled")
 def test_an_edited_output_is_made_again(compiled: tuple[Path, Path, Path]) -> None:
     checkpoint, folder, data = compiled
     report = folder / "report.html"
@@ -80,15 +83,17 @@ def test_an_edited_output_is_made_again(compiled: tuple[Path, Path, Path]) -> No
     assert (folder / "heads.onnx").is_file()
 
 
+@pytest.mark.xdist_group("compiled")
 def test_another_photo_under_the_same_name_is_evaluated_again(
     compiled: tuple[Path, Path, Path], tmp_path: Path
 ) -> None:
-    checkpoint, folder, _ = compiled
+    checkpoint, folder, original = compiled
     data = write_coco(tmp_path / "data")
     assert _done(_compile(checkpoint, folder, data)) == ["report"], "the folder's name alone is shown, not used"
     photo = next((data / "images" / "val2017").iterdir())
     cv2.imwrite(str(photo), np.zeros((64, 96, 3), np.uint8))
     assert _done(_compile(checkpoint, folder, data)) == ["evaluate", "report"]
+    assert _done(_compile(checkpoint, folder, original)) == ["evaluate", "report"]
 
 
 def test_an_interrupted_evaluation_goes_on_at_its_last_image(tiny_checkpoint: Path, tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from hhrnet_deploy.skeletons import COCO
 from hhrnet_deploy.targets.quantization import Budget, BudgetStep, CalibrationRecord, LayerSensitivity, Quantization
 from hhrnet_deploy.targets.target import Layer
 
+pytestmark = pytest.mark.xdist_group("report_page")
 HOSTILE = ["<img src=x onerror=alert(1)>.png", "a\"b'c & d.png", "${title} $body.png"]
 _NAMES = ("chromium", "chromium-browser", "google-chrome")
 CHROMIUM = next((found for name in _NAMES if (found := shutil.which(name))), None)
