@@ -8,6 +8,7 @@ release that has them.
 from __future__ import annotations
 
 import time
+import traceback
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -70,7 +71,7 @@ def build_plan(trt: Any, request: Request) -> Plan:
     progress = Progress(request.report)
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="hhrnet-build") as worker:
         # In a thread of its own, because the main one has to be free to see Ctrl-C while TensorRT is busy.
-        future = worker.submit(_build, trt, request, progress)
+        future = worker.submit(_build_alone, trt, request, progress)
         try:
             return _waited(future)
         except BaseException:
@@ -82,6 +83,21 @@ def _waited(future: Future[Plan]) -> Plan:
     while not future.done():
         time.sleep(_WAIT)
     return future.result()
+
+
+def _build_alone(trt: Any, request: Request, progress: Progress) -> Plan:
+    """`_build`, whose objects are gone when it ends.
+
+    Those that an exception's traceback keeps alive would be freed by the garbage collector at any later time, also
+    inside a callback of the next build, where TensorRT waits for its own lock for ever (seen with TensorRT-RTX 1.7).
+    """
+    try:
+        plan = _build(trt, request, progress)
+    except BaseException as error:
+        traceback.clear_frames(error.__traceback__)
+        raise
+    request.report(1.0, "done")
+    return plan
 
 
 def _build(trt: Any, request: Request, progress: Progress) -> Plan:

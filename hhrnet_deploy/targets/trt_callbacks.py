@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 Report = Callable[[float, str], None]
@@ -93,32 +94,43 @@ class Progress:
 
 def make_logger(trt: Any, log: Log) -> Any:
     """An ``ILogger`` of that module; everything goes to ``log``, nothing is printed."""
-    severe = (trt.ILogger.Severity.ERROR, trt.ILogger.Severity.INTERNAL_ERROR)
-
-    class Logger(trt.ILogger):  # type: ignore[misc]
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
-
-        def log(self, severity: Any, message: str) -> None:
-            log.keep(message, error=severity in severe)
-
-    return Logger()
+    return _logger_class(trt)(log)
 
 
 def make_monitor(trt: Any, progress: Progress) -> Any:
     """An ``IProgressMonitor`` of that module that passes everything on to ``progress``."""
+    return _monitor_class(trt)(progress)
 
+
+@cache
+def _logger_class(trt: Any) -> Any:
+    severe = (trt.ILogger.Severity.ERROR, trt.ILogger.Severity.INTERNAL_ERROR)
+
+    class Logger(trt.ILogger):  # type: ignore[misc]
+        def __init__(self, log: Log) -> None:
+            trt.ILogger.__init__(self)
+            self._log = log
+
+        def log(self, severity: Any, message: str) -> None:
+            self._log.keep(message, error=severity in severe)
+
+    return Logger
+
+
+@cache
+def _monitor_class(trt: Any) -> Any:
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
-        def __init__(self) -> None:
+        def __init__(self, progress: Progress) -> None:
             trt.IProgressMonitor.__init__(self)
+            self._progress = progress
 
         def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
-            progress.start(phase_name, parent_phase, num_steps)
+            self._progress.start(phase_name, parent_phase, num_steps)
 
         def step_complete(self, phase_name: str, step: int) -> bool:
-            return progress.step(phase_name, step)
+            return self._progress.step(phase_name, step)
 
         def phase_finish(self, phase_name: str) -> None:
-            progress.finish(phase_name)
+            self._progress.finish(phase_name)
 
-    return Monitor()
+    return Monitor
