@@ -121,10 +121,14 @@ def float_bits(value: np.float32) -> int:
     return int(np.asarray(value, np.float32).view(np.int32))
 
 
-def group_memory_doubles(dims: Dims) -> Any:
-    """float64 places that ``group`` needs per image: costs (M, M), tags that arrived (M, K, L), keys (M, K)."""
+def group_memory_floats(dims: Dims) -> Any:
+    """float32 places that ``group`` needs per image, an even number.
+
+    They hold the costs (M, M) as float64, which an engine's tensors cannot be, the tags that arrived (M, K, L) and the
+    keys of all people (M, K).
+    """
     floats = dims.capacity * dims.dims + dims.capacity
-    return dims.max_people * dims.max_people + _ceil_div(floats, 2)
+    return 2 * (dims.max_people * dims.max_people + _ceil_div(floats, 2))
 
 
 def _ceil_div(value: Any, by: int) -> Any:
@@ -166,7 +170,7 @@ JOINT_TAGS = Buffer("joint_tags", "float32", lambda d: (d.images, d.capacity, d.
 PERSON_TAGS = Buffer("person_tags", "float32", lambda d: (d.images, d.capacity, d.dims))
 # -1: a head of the image holds NaN, an infinity or a value beyond 1e12, and there is no result.
 COUNT = Buffer("count", "int32", lambda d: (d.images,))
-GROUP_MEMORY = Buffer("memory", "float64", lambda d: (d.images, group_memory_doubles(d)))
+GROUP_MEMORY = Buffer("memory", "float32", lambda d: (d.images, group_memory_floats(d)))
 REFINE_MEMORY = Buffer("memory", "float32", _per_channel(lambda d: (2 * d.dims + 3) * d.tiles))
 PIXELS = Buffer("pixels", "uint8", lambda d: (d.images, d.source_height, d.source_width, 3))
 INVERSE = Buffer("inverse", "float64", lambda d: (d.images, 6))

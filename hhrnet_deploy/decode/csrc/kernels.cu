@@ -166,7 +166,7 @@ extern "C" __global__ void __launch_bounds__(kThreads)
           const int* unusable, int joints, int dims, int fine_height, int fine_width, int height, int width,
           int bands, int detection_threshold, int tag_threshold_low, int tag_threshold_high, int max_people,
           int adjust, int use_detection_val, int ignore_too_much, float* keypoints, float* scores,
-          float* joint_tags, float* person_tags, int* count, double* memory) {
+          float* joint_tags, float* person_tags, int* count, float* memory) {
     __shared__ GroupScratch scratch;
     __shared__ int bad;
     const Block block;
@@ -196,11 +196,11 @@ extern "C" __global__ void __launch_bounds__(kThreads)
     const PeopleBuffers people = {keypoints + places * joints * 3, scores + places,
                                   joint_tags + places * joints * dims, person_tags + places * dims,
                                   count + image};
-    const size_t doubles = (GroupMemory::bytes(joints, limit, dims) + 7) / 8;
+    const size_t floats = (GroupMemory::bytes(joints, limit, dims) + 7) / 8 * 2;  // its costs are float64
     const Grouping grouping = {
         settings,   joints, dims,
         width,      height, skeleton + joints,
-        candidates, people, GroupMemory::at(memory + image * doubles, joints, limit, dims)};
+        candidates, people, GroupMemory::at(memory + image * floats, joints, limit, dims)};
     group_people(block, grouping, scratch);
     const int found = scratch.people;
     score_people(block, grouping, found);

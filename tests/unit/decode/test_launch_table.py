@@ -63,8 +63,15 @@ def test_grids_and_shapes_are_positive_whole_numbers() -> None:
 
 def test_the_memory_of_group_and_refine_is_what_the_headers_carve() -> None:
     costs, arrived, keys = 30 * 30 * 8, 30 * 17 * 2 * 4, 30 * 17 * 4
-    assert launch_table.group_memory_doubles(DIMS) * 8 >= costs + arrived + keys
+    assert launch_table.group_memory_floats(DIMS) * 4 >= costs + arrived + keys
     assert np.prod(launch_table.REFINE_MEMORY.shape(DIMS)) == 2 * 17 * (2 * 2 + 3) * DIMS.tiles
+
+
+def test_an_engine_can_hold_every_buffer_but_those_of_the_warp() -> None:
+    """TensorRT tensors are neither float64 nor, beyond the network's input, uint8."""
+    for kernel in KERNELS.values():
+        types = {buffer.dtype for buffer in (*kernel.inputs, *kernel.outputs)}
+        assert types <= {"float32", "int32", "heads"} or kernel.name == "warp"
 
 
 @pytest.mark.parametrize("threshold", [0.0, 0.1, 0.2, 0.3, 1 / 3, 0.5])

@@ -80,7 +80,7 @@ static Output run_kernels(const Batch& batch, int threads) {
     auto value = garbage<float>(places), tag = garbage<float>(places * l),
          bounds = garbage<float>(channels * tiles);
     auto grouped = garbage<float>(places * k * 3), person_tags = garbage<float>(places * l);
-    auto group_memory = garbage<double>(size_t(n) * (m * m + (m * k * l + m * k + 1) / 2));
+    auto group_memory = garbage<float>(size_t(n) * 2 * (m * m + (m * k * l + m * k + 1) / 2));
     auto refine_memory = garbage<float>(channels * (2 * l + 3) * tiles);
     Output out = {garbage<float>(places * k * 3), garbage<float>(places), garbage<float>(places * k * l),
                   garbage<int>(size_t(n))};
