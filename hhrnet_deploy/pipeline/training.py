@@ -25,7 +25,7 @@ from hhrnet_deploy.train.recipe import Recipe, Source
 from hhrnet_deploy.train.records import Watcher, recorders
 from hhrnet_deploy.train.samples import TrainingSet
 from hhrnet_deploy.train.sources import Say, open_training_sources, open_validation_source
-from hhrnet_deploy.train.start import start_network
+from hhrnet_deploy.train.start import freeze, start_network
 from hhrnet_deploy.train.state import Learner, load_state
 from hhrnet_deploy.train.summary import write_summary
 
@@ -125,6 +125,7 @@ def make_learner(
         preset = preset.with_skeleton(dataset.skeleton)
     init = None if options.resume else (options.init or recipe.init)
     network, notes = start_network(preset, init, backbone_only=recipe.init_layers == "backbone", fresh=recipe.fresh)
+    freeze(network, recipe.frozen)
     network.train().to(world.device)
     if recipe.channels_last:
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -156,6 +156,7 @@ class Recipe(_Part):
         checkpoint_minutes: the longest time between two checkpoints.
         log_steps: optimiser steps between two lines of metrics.
         init_layers: ``backbone`` takes HRNet's layers only from ``init``; heads and deconvolution start anew.
+        frozen: parameters whose names start with one of these stay as they are (their normalisation statistics go on).
         fresh: how weights that no file gives are drawn. ``official``: N(0, 0.001). ``he``: N(0, 2 / fan), which learns
             several times faster where there are no ImageNet weights to start from.
     """
@@ -185,6 +186,7 @@ class Recipe(_Part):
     checkpoint_minutes: Positive = 10.0
     log_steps: Count = 20
     init_layers: Literal["all", "backbone"] = "all"
+    frozen: tuple[str, ...] = ()
     fresh: Literal["official", "he"] = "official"
 
     @model_validator(mode="after")

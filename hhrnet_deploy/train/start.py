@@ -8,7 +8,7 @@ from typing import Literal
 
 from torch import nn
 
-from hhrnet_deploy.errors import CheckpointError
+from hhrnet_deploy.errors import CheckpointError, InputError
 from hhrnet_deploy.model.checkpoint import DEFAULT, DEFAULT_PATH, LoadedModel, load_model, require_finite, to_float32
 from hhrnet_deploy.model.diagnosis import COUNTER, is_backbone
 from hhrnet_deploy.model.formats import read_weights
@@ -66,6 +66,24 @@ def start_network(
         )
     network.load_state_dict(fitting, strict=False)
     return network, _notes(path, wanted, fitting.keys())
+
+
+def freeze(network: LoadedModel, prefixes: tuple[str, ...]) -> None:
+    """Keep the parameters whose names start with one of ``prefixes`` as they are.
+
+    Raises:
+        InputError: a prefix names nothing.
+    """
+    names = dict(network.named_parameters())
+    for prefix in prefixes:
+        chosen = [parameter for name, parameter in names.items() if name.startswith(prefix)]
+        if not chosen:
+            raise InputError(
+                f"frozen: no parameter starts with {prefix!r}.",
+                hint=f"Layers: {', '.join(name for name, _ in network.named_children())}.",
+            )
+        for parameter in chosen:
+            parameter.requires_grad_(False)
 
 
 def _draw_he(network: LoadedModel) -> None:

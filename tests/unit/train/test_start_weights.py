@@ -8,11 +8,11 @@ import pytest
 import torch
 from train_world import TINY
 
-from hhrnet_deploy.errors import CheckpointError
+from hhrnet_deploy.errors import CheckpointError, InputError
 from hhrnet_deploy.model.checkpoint import LoadedModel, load_model, save_weights
 from hhrnet_deploy.model.presets import Preset
 from hhrnet_deploy.skeletons import COCO, CROWDPOSE
-from hhrnet_deploy.train.start import start_network
+from hhrnet_deploy.train.start import freeze, start_network
 
 PRESET = Preset(name="tiny", architecture=TINY, short_side=64, skeleton=COCO)
 
@@ -88,3 +88,12 @@ def test_a_checkpoint_of_another_width_is_refused(tmp_path: Path) -> None:
     torch.save({"conv1.weight": torch.zeros(64, 3, 3, 3), "stage2.weight": torch.zeros(3)}, tmp_path / "other.pth")
     with pytest.raises(CheckpointError, match="does not fit preset tiny"):
         start_network(PRESET, str(tmp_path / "other.pth"))
+
+
+def test_frozen_layers_are_those_named() -> None:
+    network = load_model(PRESET)
+    freeze(network, ("conv1", "layer1"))
+    fixed = {name.partition(".")[0] for name, value in network.named_parameters() if not value.requires_grad}
+    assert fixed == {"conv1", "layer1"}
+    with pytest.raises(InputError, match="no parameter starts with 'stem'"):
+        freeze(network, ("stem",))
