@@ -139,7 +139,9 @@ def _parse(trt: Any, parser: Any, graph: Graph) -> None:
     if parser.parse_from_file(str(graph.path)):
         return
     problems = [parser.get_error(number) for number in range(parser.num_errors)]
-    lines = [f"{problem.node_operator()} {problem.node_name()}: {problem.desc()}" for problem in problems]
+    lines = [
+        " ".join(filter(None, (problem.node_operator(), problem.node_name(), problem.desc()))) for problem in problems
+    ]
     raise InputError(
         f"{trt.__name__} {trt.__version__} does not take {graph.path}: " + "; ".join(lines or ["it gives no reason"]),
         hint="Graphs of `hhrnet export` and `hhrnet build` are taken; export the checkpoint again.",
