@@ -267,8 +267,10 @@ class _Compilation:
             "settings": config.model_dump(mode="json"),
             "machine": machine(),
         }
-        # Named by what it depends on, so that an earlier run's people are never continued under other settings.
-        people = self.stages.folder / f"people-{digest_of([inputs, self.versions, tool_identity()])[:16]}.jsonl"
+        # Named by what it depends on, so that an earlier run's people are never continued under other settings. The
+        # evaluation itself also compares the model's name.
+        run = [inputs, self.versions, tool_identity(), Path(self.checkpoint).name]
+        people = self.stages.folder / f"people-{digest_of(run)[:16]}.jsonl"
 
         def work() -> Any:
             return {"report": self._run_evaluation(people, config), "people": str(people.relative_to(self.stages.root))}
