@@ -111,7 +111,7 @@ class BudgetSearch:
 
 
 def _centre(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """The middle of an image (1, H, W, 3), at most 256 x 256."""
-    height, width = (min(_SIDE, side // MULTIPLE * MULTIPLE) for side in pixels.shape[1:3])
-    top, left = (pixels.shape[1] - height) // 2, (pixels.shape[2] - width) // 2
-    return pixels[:, top : top + height, left : left + width]
+    """The middle square of an image (1, H, W, 3), at most 256 x 256; equal for all images of one preset."""
+    side = min(_SIDE, *(length // MULTIPLE * MULTIPLE for length in pixels.shape[1:3]))
+    top, left = (pixels.shape[1] - side) // 2, (pixels.shape[2] - side) // 2
+    return pixels[:, top : top + side, left : left + side]

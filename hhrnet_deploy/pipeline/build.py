@@ -7,7 +7,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ from hhrnet_deploy.export.samples import parity_shapes, sample_batches
 from hhrnet_deploy.files import sha256_of
 from hhrnet_deploy.pipeline.budget import BudgetRequest
 from hhrnet_deploy.pipeline.progress import Bar
-from hhrnet_deploy.pipeline.quantization import quantization_words, typed_for
+from hhrnet_deploy.pipeline.quantization import draw_sensitivity, quantization_words, typed_for
 from hhrnet_deploy.pipeline.spec import EngineSpec
 from hhrnet_deploy.targets.bundle import (
     LAYERS,
@@ -206,6 +206,7 @@ def _write(job: _Job, folder: Path, note: Note) -> Manifest:
         built = job.target.build(job.graph, temporary, job.precision, job.settings)
         cost, nodes = read_cost(job.graph.path, _counted_size(job.graph))
         write_layers(temporary, assign_work(built.layers, nodes))
+        built = replace(built, files=(*built.files, *draw_sensitivity(job.quantization, temporary, note)))
         parity = _checked_parity(job, built, temporary, folder, note)
         manifest = write_manifest(temporary, _manifest(job, built, temporary, parity, cost))
     return manifest

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hhrnet_deploy.errors import InputError
+from hhrnet_deploy.errors import InputError, MissingDependencyError
 from hhrnet_deploy.pipeline.budget import BudgetRequest, BudgetSearch
 from hhrnet_deploy.pipeline.progress import Bar, Note, bar_or_nothing
 from hhrnet_deploy.pipeline.spec import EngineSpec
 from hhrnet_deploy.quantize.calibration_set import DEFAULT_SET, open_calibration
 from hhrnet_deploy.quantize.histogram import DEFAULT_METHOD
+from hhrnet_deploy.quantize.sensitivity import plot_sensitivity
 from hhrnet_deploy.quantize.typed import Source, TypedGraph, family_of, measured_source, save_graph, type_graph
 from hhrnet_deploy.targets.graph import Graph, Precision
 from hhrnet_deploy.targets.quantization import Quantization
 from hhrnet_deploy.targets.registry import find_target
 
 TYPED = ("fp16", "int8")
+SENSITIVITY = "sensitivity.png"
 
 
 def typed_for(
@@ -85,6 +87,18 @@ def _require_no_calibration(wanted: EngineSpec, precision: str) -> None:
             f"--{given[0].replace('_', '-')} has no meaning for a graph that is already, or stays, {precision}.",
             hint="Give a float32 model and --precision int8 or fp16.",
         )
+
+
+def draw_sensitivity(quantization: Quantization | None, folder: Path, note: Note) -> tuple[str, ...]:
+    """Draw the plot of an accuracy budget into a bundle; the names of the files that were written."""
+    if quantization is None or quantization.budget is None or not quantization.budget.sensitivity:
+        return ()
+    try:
+        plot_sensitivity(quantization.budget.sensitivity, frozenset(quantization.kept), folder / SENSITIVITY)
+    except MissingDependencyError as error:
+        note(f"no plot of the sensitivity: {error.fact}")
+        return ()
+    return (SENSITIVITY,)
 
 
 def quantization_words(wanted: EngineSpec) -> list[str]:
