@@ -190,7 +190,7 @@ def test_broken_files_are_refused(openvino: Path, tmp_path: Path) -> None:
         inspect(tmp_path / "a.onnx")
     copy = shutil.copytree(openvino, tmp_path / "copy")
     (copy / "layers.json").write_text("[]")
-    with pytest.raises(BundleError, match="layers.json is truncated"):
+    with pytest.raises(BundleError, match=r"layers\.json is truncated"):
         inspect(copy)
 
 

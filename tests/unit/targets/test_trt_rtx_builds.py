@@ -22,7 +22,7 @@ from hhrnet_deploy.targets.target import BuildSettings, Layer
 from hhrnet_deploy.targets.trt_options import TensorRtOptions
 
 pytest.importorskip("tensorrt_rtx")
-# Some 400 MB each: one process builds all of them.
+# The library is large: one process loads it and builds all of them.
 pytestmark = pytest.mark.xdist_group("tensorrt-rtx")
 
 CARDS = {"compute_capabilities": ("8.9",)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from hhrnet_deploy.pipeline.build import build_engine
@@ -39,6 +40,18 @@ def model(request: pytest.FixtureRequest) -> Any:
     return network.eval()
 
 
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two photos to calibrate on: what matters here is which layers are int8, not how well."""
+    import cv2
+
+    folder = tmp_path_factory.mktemp("photos")
+    for number in range(2):
+        pixels = np.random.default_rng(number).integers(0, 256, (15, 20, 3), np.uint8)
+        cv2.imwrite(str(folder / f"{number}.png"), cv2.resize(pixels, (640, 480)))
+    return folder
+
+
 @pytest.fixture(autouse=True)
 def no_card(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (tensorrt_rtx, trt_target):
@@ -51,7 +64,7 @@ def convolutions(layers: list[Layer]) -> dict[str, str]:
 
 @pytest.mark.parametrize("fixed", [False, True], ids=["dynamic", "fixed"])
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
-def test_every_precision_builds(model: Any, precision: str, fixed: bool, tmp_path: Path) -> None:
+def test_every_precision_builds(model: Any, photos: Path, precision: str, fixed: bool, tmp_path: Path) -> None:
     side = SIDES[model.preset.name]
     shapes = {"size": f"{side}x{side}", "batch": 1} if fixed else {}
     options = {"compute_capabilities": ("8.9",), "max_batch": None if fixed else 4}
@@ -61,7 +74,7 @@ def test_every_precision_builds(model: Any, precision: str, fixed: bool, tmp_pat
         target="tensorrt-rtx",
         precision=precision,
         flip=True,
-        calibration=None if precision == "fp32" else "synthetic_calibration_128:4",
+        calibration=None if precision == "fp32" else str(photos),
         tensorrt=options,
         **shapes,
     )
