@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -23,8 +23,10 @@ class Heads:
         fine: (N, K, H/2, W/2), heat maps only.
         coarse_flipped, fine_flipped: the raw outputs for the mirrored images, not flipped back; both or neither.
 
+    Anything that speaks DLPack on the host (a torch tensor, for example) is taken as a NumPy view, without a copy.
+
     Raises:
-        InputError: the arrays do not fit each other.
+        InputError: the arrays do not fit each other, or one is neither an array nor a DLPack object on the host.
     """
 
     coarse: Array
@@ -33,6 +35,8 @@ class Heads:
     fine_flipped: Array | None = None
 
     def __post_init__(self) -> None:
+        for name in ("coarse", "fine", "coarse_flipped", "fine_flipped"):
+            object.__setattr__(self, name, _on_host(name, getattr(self, name)))
         if (self.coarse_flipped is None) != (self.fine_flipped is None):
             raise InputError("Heads need both flipped outputs or neither; one of the two is missing.")
         for name, value in self.named():
@@ -87,3 +91,17 @@ class Heads:
     def as_tuple(self) -> tuple[Array, Array, Array | None, Array | None]:
         """(coarse, fine, coarse_flipped, fine_flipped)."""
         return self.coarse, self.fine, self.coarse_flipped, self.fine_flipped
+
+
+def _on_host(name: str, value: Any) -> Array | None:
+    if value is None or isinstance(value, np.ndarray):
+        return value
+    if not hasattr(value, "__dlpack__"):
+        raise InputError(f"Head {name} has to be a NumPy array or a DLPack object, got {type(value).__name__}.")
+    try:
+        return cast(Array, np.from_dlpack(value))
+    except (BufferError, RuntimeError, TypeError, ValueError) as error:
+        raise InputError(
+            f"Head {name}, a {type(value).__name__}, cannot be read on the host: {error}.",
+            hint="Detach it and copy it to the CPU first.",
+        ) from error

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from hhrnet_deploy.config import DecodeConfig
 from hhrnet_deploy.errors import InputError
-from hhrnet_deploy.heads import Array, Heads
+from hhrnet_deploy.heads import Heads
 from hhrnet_deploy.skeletons import Skeleton, default_skeleton
 
 HeadsLike: TypeAlias = Heads | Sequence[Any]
@@ -115,18 +115,7 @@ def as_heads(heads: HeadsLike) -> Heads:
             f"Heads have to be Heads, (coarse, fine) or (coarse, fine, coarse_flipped, fine_flipped), got "
             f"{type(heads).__name__} of {len(arrays)}."
         )
-    return Heads(*(None if array is None else _as_array(array) for array in arrays))  # type: ignore[arg-type]
-
-
-def _as_array(array: Any) -> Array:
-    if isinstance(array, np.ndarray):
-        return array
-    if not hasattr(array, "__dlpack__"):
-        raise InputError(f"A head has to be a NumPy array or support DLPack, got {type(array).__name__}.")
-    try:
-        return cast(Array, np.from_dlpack(array))
-    except (BufferError, RuntimeError, TypeError, ValueError) as error:
-        raise InputError(f"A head cannot be read as a host array: {error}.") from error
+    return Heads(*arrays)
 
 
 def _scaled(heads: HeadsLike) -> list[tuple[float, Heads]]:
