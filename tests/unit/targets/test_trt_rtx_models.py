@@ -75,6 +75,7 @@ def test_every_precision_builds(model: Any, photos: Path, precision: str, fixed:
         precision=precision,
         flip=True,
         calibration=None if precision == "fp32" else str(photos),
+        ranges=None if precision == "fp32" else photos.parent / f"{model.preset.name}-{fixed}.npz",
         tensorrt=options,
         **shapes,
     )
