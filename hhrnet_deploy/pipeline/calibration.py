@@ -14,7 +14,7 @@ from hhrnet_deploy.export.exporting import export_onnx
 from hhrnet_deploy.files import write_text
 from hhrnet_deploy.pipeline.progress import Bar, Note, bar_or_nothing
 from hhrnet_deploy.quantize.calibration_set import DEFAULT_SET, CalibrationSet, open_calibration
-from hhrnet_deploy.quantize.collect import Calibration, calibrate
+from hhrnet_deploy.quantize.collect import Calibration, calibrate, passes
 from hhrnet_deploy.quantize.emit import INT8_LEVELS, UINT8_LEVELS
 from hhrnet_deploy.quantize.histogram import DEFAULT_METHOD, Method
 from hhrnet_deploy.quantize.topology import read_topology
@@ -93,7 +93,7 @@ def calibrate_model(
     chosen = open_calibration(calibration or DEFAULT_SET)
     if write_manifest is not None:
         write_text(write_manifest, manifest_text(chosen.manifest))
-    with bar_or_nothing(bar, "calibrating", len(chosen)) as advance:
+    with bar_or_nothing(bar, "calibrating", passes(chosen)) as advance:
         found = calibrate(
             topology,
             chosen,

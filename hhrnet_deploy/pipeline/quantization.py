@@ -9,6 +9,7 @@ from hhrnet_deploy.pipeline.budget import BudgetRequest, BudgetSearch
 from hhrnet_deploy.pipeline.progress import Bar, Note, bar_or_nothing
 from hhrnet_deploy.pipeline.spec import EngineSpec
 from hhrnet_deploy.quantize.calibration_set import DEFAULT_SET, open_calibration
+from hhrnet_deploy.quantize.collect import passes
 from hhrnet_deploy.quantize.histogram import DEFAULT_METHOD
 from hhrnet_deploy.quantize.sensitivity import plot_sensitivity
 from hhrnet_deploy.quantize.typed import Source, TypedGraph, family_of, measured_source, save_graph, type_graph
@@ -76,7 +77,7 @@ def _measured(graph: Graph, wanted: EngineSpec, *, note: Note, bar: Bar | None) 
     name = wanted.calibration or DEFAULT_SET
     note(f"calibrating on {name}")
     chosen = open_calibration(name)
-    with bar_or_nothing(bar, "calibrating", len(chosen)) as advance:
+    with bar_or_nothing(bar, "calibrating", passes(chosen)) as advance:
         return measured_source(graph, calibration=chosen, ranges=wanted.ranges, progress=advance)
 
 

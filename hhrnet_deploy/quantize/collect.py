@@ -1,4 +1,7 @@
-"""Calibration: the network runs over the set once, and every tensor's magnitudes are counted on the way.
+"""Calibration: the network runs over the set, and every tensor's magnitudes are counted on the way.
+
+First it runs over the beginning of the set as it is, to see how large each channel becomes; then, equalised, over all
+of it.
 
 The graph itself reduces each tensor to its extremes and to a coarse grid of its pixels; only those leave ONNX Runtime,
 so memory depends neither on the number of images nor on how many tensors are watched.
@@ -7,8 +10,9 @@ so memory depends neither on the number of images nor on how many tensors are wa
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +23,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from hhrnet_deploy.errors import InputError
 from hhrnet_deploy.quantize.calibration_set import CalibrationSet
+from hhrnet_deploy.quantize.equalize import equalized
 from hhrnet_deploy.quantize.statistics import Header, Statistics, TensorStatistics, cached_path
 from hhrnet_deploy.quantize.topology import Topology, ordered, strides
 from hhrnet_deploy.targets.normalize import normalize
@@ -28,15 +33,20 @@ from hhrnet_deploy.targets.runner import MULTIPLE
 PITCH = 32
 # A longer network input is cut into pieces of at most so many pixels; memory grows with them (w32: 3 GB at this size).
 _MOST_PIXELS = 1280 * 512
+# Channels' maxima only balance channels against each other: the first images of the set suffice.
+PREPARING = 32
 _SAVE_SECONDS = 20.0
+# From this ONNX version on ReduceMin and ReduceMax take their axes as an input.
+_AXES_AS_INPUT = 18
 _OBSERVED = ("Conv", "ConvTranspose", "Relu", "Add", "Div")
 Done = Callable[[int, str], None]
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """Finished figures and the file they are kept in."""
+    """Finished figures, the file they are kept in, and the equalised network that they are of."""
 
+    topology: Topology
     statistics: Statistics
     path: Path
     resumed_from: int
@@ -60,7 +70,7 @@ def calibrate(
         short_side: S of the warp in pixels.
         float_input: the graph takes normalised (N, 3, H, W) instead of pixels.
         path: the file of the figures; default a cache file named after network and set.
-        progress: called with (images done, remark).
+        progress: called with (passes done, remark); `passes` in all.
         threads: for ONNX Runtime; 0 takes all cores.
 
     Raises:
@@ -77,33 +87,50 @@ def calibrate(
     file = path or cached_path(header)
     statistics = _begun(header, file)
     first = statistics.header.done
-    if not statistics.header.complete:
+    tell = progress or (lambda *_: None)
+    preparing = min(PREPARING, len(calibration))
+    if statistics.header.prepared < preparing:
+        images = calibration.warped(short_side, start=statistics.header.prepared)
         observer = _Observer(topology, float_input, threads)
-        _run(observer, statistics, calibration.warped(short_side, start=first), file, progress or (lambda *_: None))
-    return Calibration(statistics, file, first)
+        _run(observer.prepare, statistics, islice(images, preparing - statistics.header.prepared), file, tell)
+    equal = equalized(topology, statistics.maxima)
+    if not statistics.header.complete:
+        observer = _Observer(equal, float_input, threads)
+        _run(observer.observe, statistics, calibration.warped(short_side, start=first), file, tell)
+    return Calibration(equal, statistics, file, first)
+
+
+def passes(calibration: CalibrationSet) -> int:
+    """How many times an image goes through the network."""
+    return len(calibration) + min(PREPARING, len(calibration))
 
 
 def _begun(header: Header, file: Path) -> Statistics:
     if not file.exists():
-        return Statistics(header, {})
+        return Statistics(header)
     statistics = Statistics.load(file)
     statistics.check(header, file)
     return statistics
 
 
 def _run(
-    observer: _Observer, statistics: Statistics, images: Iterable[npt.NDArray[np.uint8]], file: Path, progress: Done
+    observe: Callable[[npt.NDArray[np.uint8], Statistics], str],
+    statistics: Statistics,
+    images: Iterable[npt.NDArray[np.uint8]],
+    file: Path,
+    progress: Done,
 ) -> None:
     saved = time.monotonic()
     for pixels in images:
         for piece in _pieces(pixels):
-            observer.observe(piece, statistics.tensors)
-        done = statistics.header.done + 1
-        statistics.header = statistics.header.model_copy(update={"done": done})
-        progress(done, f"{pixels.shape[2]}x{pixels.shape[1]}")
-        if statistics.header.complete or time.monotonic() - saved > _SAVE_SECONDS:
+            counter = observe(piece, statistics)
+        header = statistics.header
+        statistics.header = header.model_copy(update={counter: getattr(header, counter) + 1})
+        progress(statistics.header.prepared + statistics.header.done, f"{pixels.shape[2]}x{pixels.shape[1]}")
+        if time.monotonic() - saved > _SAVE_SECONDS:
             statistics.save(file)
             saved = time.monotonic()
+    statistics.save(file)
 
 
 def _pieces(pixels: npt.NDArray[np.uint8]) -> list[npt.NDArray[np.uint8]]:
@@ -134,20 +161,33 @@ class _Observer:
             model.SerializeToString(), options, providers=["CPUExecutionProvider"]
         )
 
-    def observe(self, pixels: npt.NDArray[np.uint8], tensors: dict[str, TensorStatistics]) -> None:
-        """Add one image (1, H, W, 3) to the figures."""
+    def prepare(self, pixels: npt.NDArray[np.uint8], statistics: Statistics) -> str:
+        """Add one image (1, H, W, 3) to the channels' maxima; the name of the counter it belongs to."""
+        for key, low, high, _ in self._figures(pixels):
+            largest = np.maximum(-low, high).astype(np.float32)
+            statistics.maxima[key] = np.maximum(statistics.maxima.get(key, largest), largest)
+        return "prepared"
+
+    def observe(self, pixels: npt.NDArray[np.uint8], statistics: Statistics) -> str:
+        """Add one image (1, H, W, 3) to the figures; the name of the counter it belongs to."""
+        for key, low, high, sample in self._figures(pixels):
+            item = statistics.tensors.setdefault(key, TensorStatistics())
+            item.low, item.high = min(item.low, float(low.min())), max(item.high, float(high.max()))
+            item.histogram.add(sample)
+        return "done"
+
+    def _figures(self, pixels: npt.NDArray[np.uint8]) -> Iterator[tuple[str, Any, Any, Any]]:
+        """Key, lowest and highest value of each channel, and the sample, of every tensor."""
         name = self._session.get_inputs()[0].name
         feed = normalize(pixels) if self._float_input else pixels
         values = self._session.run(None, {name: feed})
         for number, key in enumerate(self._keys):
             low, high, sample = values[3 * number : 3 * number + 3]
-            if not (np.isfinite(low) and np.isfinite(high)):
+            if not (np.isfinite(low).all() and np.isfinite(high).all()):
                 raise InputError(
                     f"The activation {key} is NaN or infinite on a calibration image.", hint="Check the checkpoint."
                 )
-            item = tensors.setdefault(key, TensorStatistics())
-            item.low, item.high = min(item.low, float(low)), max(item.high, float(high))
-            item.histogram.add(sample)
+            yield key, low, high, sample
 
 
 def _observing(topology: Topology) -> tuple[list[str], onnx.ModelProto]:
@@ -166,7 +206,7 @@ def _observing(topology: Topology) -> tuple[list[str], onnx.ModelProto]:
         tensors.insert(0, topology.entry)
     nodes = _straight(topology, list(graph.node))
     for number, tensor in enumerate(tensors):
-        made, outputs, constants = _summaries(f"observe{number}", tensor, factors[tensor])
+        made, outputs, constants = _summaries(f"observe{number}", tensor, factors[tensor], _opset(model))
         nodes.extend(made)
         graph.initializer.extend(constants)
         graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs)
@@ -191,19 +231,26 @@ def _straight(topology: Topology, nodes: list[onnx.NodeProto]) -> list[onnx.Node
     return [copy if node.name == joined.name else node for node in nodes]
 
 
+def _opset(model: onnx.ModelProto) -> int:
+    return max(int(entry.version) for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+
+
 def _summaries(
-    prefix: str, tensor: str, stride: float
+    prefix: str, tensor: str, stride: float, opset: int
 ) -> tuple[list[onnx.NodeProto], list[str], list[onnx.TensorProto]]:
+    """Nodes for the extremes of each channel and for every ``step``-th pixel; their outputs and constants."""
     step = max(1, round(PITCH / stride))
     outputs = [f"{prefix}/low", f"{prefix}/high", f"{prefix}/sample"]
     numbers = {"start": [step // 2] * 2, "end": [np.iinfo(np.int64).max] * 2, "axes": [2, 3], "step": [step] * 2}
+    grid = [tensor, *(f"{prefix}/{name}" for name in numbers)]
+    numbers["others"] = [0, 2, 3]
     constants = [numpy_helper.from_array(np.array(value, np.int64), f"{prefix}/{k}") for k, value in numbers.items()]
-    grid = [tensor, *(constant.name for constant in constants)]
-    nodes = [
-        helper.make_node("ReduceMin", [tensor], [outputs[0]], name=outputs[0], keepdims=0),
-        helper.make_node("ReduceMax", [tensor], [outputs[1]], name=outputs[1], keepdims=0),
-        helper.make_node("Slice", grid, [outputs[2]], name=outputs[2]),
-    ]
+    nodes = [helper.make_node("Slice", grid, [outputs[2]], name=outputs[2])]
+    for kind, output in (("ReduceMin", outputs[0]), ("ReduceMax", outputs[1])):
+        if opset >= _AXES_AS_INPUT:
+            nodes.append(helper.make_node(kind, [tensor, f"{prefix}/others"], [output], name=output, keepdims=0))
+        else:
+            nodes.append(helper.make_node(kind, [tensor], [output], name=output, keepdims=0, axes=numbers["others"]))
     return nodes, outputs, constants
 
 

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from zipfile import BadZipFile
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hhrnet_deploy import resources
@@ -30,17 +31,19 @@ class Header(BaseModel):
         set_name: its name.
         short_side: S of the warp, pixels.
         images: how many images the set has.
-        done: how many of them are in the figures; a killed run goes on from there.
+        prepared: how many images were looked at for the equalisation; a killed run goes on from there.
+        done: how many images are in the figures of the equalised network; likewise.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     network: str
     calibration: str
     set_name: str
     short_side: int = Field(ge=32)
     images: int = Field(ge=1)
+    prepared: int = Field(0, ge=0)
     done: int = Field(0, ge=0)
 
     @property
@@ -69,10 +72,17 @@ class TensorStatistics:
 
 @dataclass
 class Statistics:
-    """The figures of every observed tensor, by key (`Topology.key`)."""
+    """The figures of every observed tensor, by key (`Topology.key`).
+
+    Attributes:
+        header: what they belong to.
+        tensors: of the equalised network (`equalize.equalized`).
+        maxima: (C,) float32, the largest magnitude of each channel before equalisation.
+    """
 
     header: Header
-    tensors: dict[str, TensorStatistics]
+    tensors: dict[str, TensorStatistics] = field(default_factory=dict)
+    maxima: dict[str, npt.NDArray[np.float32]] = field(default_factory=dict)
 
     def save(self, path: Path) -> None:
         """Write atomically; equal figures make equal bytes."""
@@ -87,6 +97,8 @@ class Statistics:
                 high=np.array([item.high for item in found], np.float64),
                 top=np.array([item.histogram.top for item in found], np.float64),
                 counts=np.array([item.histogram.counts for item in found], np.int64).reshape(len(names), BINS),
+                channels=np.array(json.dumps({name: len(self.maxima[name]) for name in sorted(self.maxima)})),
+                maxima=np.concatenate([[], *(self.maxima[name] for name in sorted(self.maxima))]).astype(np.float32),
             )
 
     @classmethod
@@ -114,7 +126,10 @@ class Statistics:
                 names, arrays["low"], arrays["high"], arrays["top"], arrays["counts"], strict=True
             )
         }
-        return cls(header, tensors)
+        lengths = json.loads(str(arrays["channels"]))
+        ends = np.cumsum(list(lengths.values()))[:-1]
+        parts = np.split(arrays["maxima"], ends) if lengths else []
+        return cls(header, tensors, dict(zip(lengths, parts, strict=True)))
 
     def check(self, wanted: Header, path: Path) -> None:
         """Refuse figures that belong to something else.

@@ -13,6 +13,7 @@ from hhrnet_deploy.quantize.calibration_set import CalibrationSet
 from hhrnet_deploy.quantize.collect import Done, calibrate
 from hhrnet_deploy.quantize.cost import int8_share
 from hhrnet_deploy.quantize.emit import FAMILIES, Family, emit
+from hhrnet_deploy.quantize.equalize import equalized
 from hhrnet_deploy.quantize.half import kept_nodes, layers_out_of_range, to_half
 from hhrnet_deploy.quantize.histogram import DEFAULT_METHOD, Method
 from hhrnet_deploy.quantize.plan import make_plan
@@ -26,7 +27,7 @@ WEIGHTS_ONLY = "weights only: this target rounds the weights to float16 and comp
 
 @dataclass(frozen=True)
 class Source:
-    """A float32 graph with the figures measured on it."""
+    """A float32 graph, equalised, with the figures measured on it; it computes what the exported one does."""
 
     topology: Topology
     metadata: GraphMetadata
@@ -71,7 +72,8 @@ def measured_source(
     if calibration is None:
         if ranges is None:
             raise InputError("Ranges need a calibration set or a file of hhrnet calibrate.")
-        return Source(topology, metadata, _finished(ranges, topology, metadata.short_side))
+        statistics = _finished(ranges, topology, metadata.short_side)
+        return Source(equalized(topology, statistics.maxima), metadata, statistics)
     measured = calibrate(
         topology,
         calibration,
@@ -80,7 +82,7 @@ def measured_source(
         path=ranges,
         progress=progress,
     )
-    return Source(topology, metadata, measured.statistics)
+    return Source(measured.topology, metadata, measured.statistics)
 
 
 def _finished(path: Path, topology: Topology, short_side: int) -> Statistics:

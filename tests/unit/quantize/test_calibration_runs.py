@@ -14,7 +14,7 @@ from hhrnet_deploy.data.manifest import manifest_text, read_manifest
 from hhrnet_deploy.data.warp import Warp
 from hhrnet_deploy.errors import InputError
 from hhrnet_deploy.quantize.calibration_set import open_calibration
-from hhrnet_deploy.quantize.collect import calibrate
+from hhrnet_deploy.quantize.collect import calibrate, passes
 from hhrnet_deploy.quantize.statistics import Statistics
 from hhrnet_deploy.quantize.topology import Topology, read_topology
 
@@ -60,32 +60,33 @@ def test_extremes_are_those_of_the_network_at_each_photos_own_size(
     assert all(item.histogram.counts.sum() > 0 for item in statistics.tensors.values())
 
 
+@pytest.mark.parametrize(("killed_at", "counts"), [(3, (2, 0)), (8, (5, 2))])
 def test_a_killed_run_goes_on_and_ends_with_the_same_figures(
-    tiny: Topology, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny: Topology,
+    photos: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    killed_at: int,
+    counts: tuple[int, int],
 ) -> None:
     whole = measure(tiny, photos, tmp_path / "whole.npz")
     monkeypatch.setattr("hhrnet_deploy.quantize.collect._SAVE_SECONDS", 0.0)
 
     def kill(done: int, note: str) -> None:
         del note
-        if done == 4:
+        if done == killed_at:
             raise KeyboardInterrupt
 
     path = tmp_path / "killed.npz"
     with pytest.raises(KeyboardInterrupt):
         measure(tiny, photos, path, progress=kill)
-    assert Statistics.load(path).header.done == 3
+    header = Statistics.load(path).header
+    assert (header.prepared, header.done) == counts
     seen: list[int] = []
-    found = calibrate(
-        tiny,
-        open_calibration(str(photos)),
-        64,
-        float_input=False,
-        threads=1,
-        path=path,
-        progress=lambda done, note: seen.append(done),
-    )
-    assert (found.resumed_from, seen) == (3, [4, 5])
+    options: Any = {"float_input": False, "threads": 1, "path": path}
+    chosen = open_calibration(str(photos))
+    found = calibrate(tiny, chosen, 64, progress=lambda done, note: seen.append(done), **options)
+    assert (found.resumed_from, seen) == (counts[1], list(range(killed_at, passes(chosen) + 1)))
     same(found.statistics, whole)
     assert path.read_bytes() == (tmp_path / "whole.npz").read_bytes()
 
