@@ -173,12 +173,13 @@ class _Run:
     def _take(self, seen: Seen) -> None:
         from hhrnet_deploy.pipeline.inputs import Photo
 
-        self.pictures += 1
-        self.people += len(seen.prediction.people)
         for sink in self.sinks:
             sink.add(seen.prediction)
         if self.keep_results:
             self.results.append(seen.prediction.as_document())
+        # Counted once it is in the files, so that an interruption never reports more than they hold.
+        self.pictures += 1
+        self.people += len(seen.prediction.people)
         wanted = self.photos if isinstance(seen.origin, Photo) else self.videos
         if not wanted and self.page is None:
             return
