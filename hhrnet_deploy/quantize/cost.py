@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-
 import onnx
 
 from hhrnet_deploy.quantize.plan import Placement
@@ -36,9 +34,3 @@ def int8_share(topology: Topology, placement: Placement, side: int) -> float:
         inputs = topology.constants[topology.nodes[split.node].input[1]].dims[0]
         quantized[split.node] *= split.channels / inputs
     return sum(quantized.values()) / sum(work.values())
-
-
-def millions(topology: Topology, names: Collection[str], side: int) -> float:
-    """Multiply-adds of some convolutions in millions."""
-    work = multiply_adds(topology, side)
-    return sum(work[name] for name in names) / 1e6
