@@ -27,8 +27,12 @@ def _probe(out: Path, images_per_device: int, processes: int) -> dict[str, Any]:
     return found
 
 
-def test_two_processes_give_the_gradients_and_statistics_of_one(tmp_path: Path) -> None:
-    alone = _probe(tmp_path / "alone.pt", images_per_device=8, processes=1)
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return _probe(tmp_path_factory.mktemp("alone") / "alone.pt", images_per_device=8, processes=1)
+
+
+def test_two_processes_give_the_gradients_and_statistics_of_one(alone: dict[str, Any], tmp_path: Path) -> None:
     shared = _probe(tmp_path / "shared.pt", images_per_device=4, processes=2)
     torch.testing.assert_close(shared["parts"], alone["parts"], atol=0, rtol=1e-6)
     assert set(alone["gradients"]) == set(shared["gradients"])
@@ -39,9 +43,8 @@ def test_two_processes_give_the_gradients_and_statistics_of_one(tmp_path: Path) 
         torch.testing.assert_close(shared["buffers"][name], value, atol=1e-9, rtol=1e-6, msg=name)
 
 
-def test_the_comparison_notices_statistics_of_half_a_batch(tmp_path: Path) -> None:
+def test_the_comparison_notices_statistics_of_half_a_batch(alone: dict[str, Any], tmp_path: Path) -> None:
     """Accumulating two halves in one process normalises each by itself, which must show."""
-    alone = _probe(tmp_path / "alone.pt", images_per_device=8, processes=1)
     halves = _probe(tmp_path / "halves.pt", images_per_device=4, processes=1)
     with pytest.raises(AssertionError):
         torch.testing.assert_close(
