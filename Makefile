@@ -30,17 +30,18 @@ lint: $(VENV)/.dev
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
+# One build per change: what installs more also counts as what installs less.
 $(VENV)/.installed: $(BIN)/python $(SOURCES)
 	$(BIN)/python -m pip install $(PIP_INDEX) -c constraints.txt .
 	touch $@
 
-$(VENV)/.test: $(VENV)/.installed
+$(VENV)/.test: $(BIN)/python $(SOURCES)
 	$(BIN)/python -m pip install $(PIP_INDEX) -c constraints.txt '.[test]'
-	touch $@
+	touch $(VENV)/.installed $@
 
-$(VENV)/.dev: $(VENV)/.test
+$(VENV)/.dev: $(BIN)/python $(SOURCES)
 	$(BIN)/python -m pip install $(PIP_INDEX) -c constraints.txt '.[test,dev]'
-	touch $@
+	touch $(VENV)/.installed $(VENV)/.test $@
 
 clean:
 	rm -rf build dist $(VENV)
