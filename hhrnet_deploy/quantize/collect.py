@@ -164,7 +164,7 @@ class _Observer:
     def prepare(self, pixels: npt.NDArray[np.uint8], statistics: Statistics) -> str:
         """Add one image (1, H, W, 3) to the channels' maxima; the name of the counter it belongs to."""
         for key, low, high, _ in self._figures(pixels):
-            largest = np.maximum(-low, high).astype(np.float32)
+            largest = np.maximum(-low, high).max(axis=0).astype(np.float32)
             statistics.maxima[key] = np.maximum(statistics.maxima.get(key, largest), largest)
         return "prepared"
 
@@ -177,7 +177,7 @@ class _Observer:
         return "done"
 
     def _figures(self, pixels: npt.NDArray[np.uint8]) -> Iterator[tuple[str, Any, Any, Any]]:
-        """Key, lowest and highest value of each channel, and the sample, of every tensor."""
+        """Key, lowest and highest value of each image's channels (N, C), and the sample, of every tensor."""
         name = self._session.get_inputs()[0].name
         feed = normalize(pixels) if self._float_input else pixels
         values = self._session.run(None, {name: feed})
@@ -243,7 +243,7 @@ def _summaries(
     outputs = [f"{prefix}/low", f"{prefix}/high", f"{prefix}/sample"]
     numbers = {"start": [step // 2] * 2, "end": [np.iinfo(np.int64).max] * 2, "axes": [2, 3], "step": [step] * 2}
     grid = [tensor, *(f"{prefix}/{name}" for name in numbers)]
-    numbers["others"] = [0, 2, 3]
+    numbers["others"] = [2, 3]
     constants = [numpy_helper.from_array(np.array(value, np.int64), f"{prefix}/{k}") for k, value in numbers.items()]
     nodes = [helper.make_node("Slice", grid, [outputs[2]], name=outputs[2])]
     for kind, output in (("ReduceMin", outputs[0]), ("ReduceMax", outputs[1])):
