@@ -85,7 +85,7 @@ def calibrate(
         images=len(calibration),
     )
     file = path or cached_path(header)
-    statistics = _begun(header, file)
+    statistics = _begun(header, file, in_cache=path is None)
     first = statistics.header.done
     tell = progress or (lambda *_: None)
     preparing = min(PREPARING, len(calibration))
@@ -105,11 +105,17 @@ def passes(calibration: CalibrationSet) -> int:
     return len(calibration) + min(PREPARING, len(calibration))
 
 
-def _begun(header: Header, file: Path) -> Statistics:
+def _begun(header: Header, file: Path, *, in_cache: bool) -> Statistics:
     if not file.exists():
         return Statistics(header)
-    statistics = Statistics.load(file)
-    statistics.check(header, file)
+    try:
+        statistics = Statistics.load(file)
+        statistics.check(header, file)
+    except InputError:
+        # Nobody gave that file: one of another version, or damaged, is measured anew.
+        if in_cache:
+            return Statistics(header)
+        raise
     return statistics
 
 

@@ -198,3 +198,14 @@ def test_shipped_manifests_load() -> None:
     manifest = read_manifest(find(CALIBRATION, DEFAULT_SET))
     assert isinstance(manifest, SyntheticManifest)
     assert manifest.images == 128
+
+
+def test_a_damaged_file_in_the_cache_is_measured_anew(
+    tiny: Topology, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "cached.npz"
+    path.write_bytes(b"PK of another version")
+    monkeypatch.setattr("hhrnet_deploy.quantize.collect.cached_path", lambda header: path)
+    found = calibrate(tiny, open_calibration(f"{photos}:1"), 64, float_input=False, threads=1)
+    assert found.path == path
+    assert Statistics.load(path).header.complete
