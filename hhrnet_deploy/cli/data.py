@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hhrnet_deploy.cli import console
+from hhrnet_deploy.cli import console, options
 
 if TYPE_CHECKING:
     from hhrnet_deploy.data.check import CheckReport
@@ -16,15 +16,13 @@ if TYPE_CHECKING:
 
 app = typer.Typer(name="data", help="Check data sets, join CrowdPose's, make synthetic ones.", no_args_is_help=True)
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
-
 
 @app.command("check")
 def check(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A data set in the layout of COCO or CrowdPose.")],
     split: Annotated[str | None, typer.Option(help="One split, such as val2017. [default: every one there is]")] = None,
     skeleton: Annotated[str | None, typer.Option(help="coco, crowdpose or a skeleton file. [default: found]")] = None,
-    as_json: Json = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Say what is missing or broken; every image is decoded. Exit 0: usable, 1: errors were found.
 
@@ -52,7 +50,7 @@ def check(
 @app.command("concat-crowdpose")
 def concat_crowdpose(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The CrowdPose folder, with json/ and images/.")],
-    as_json: Json = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Write json/crowdpose_trainval.json: train and val in one, as the official recipes train on it.
 
@@ -77,7 +75,7 @@ def synth(
     poses: Annotated[Path | None, typer.Option(help="A file of real poses. [default: the built-in ones]")] = None,
     split: Annotated[str, typer.Option(help="Name of the split in the folder.")] = "val2017",
     workers: Annotated[int, typer.Option(min=1, help="Processes; the result does not depend on it.")] = 1,
-    as_json: Json = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Draw a data set of synthetic people: articulated figures with exact key points, the same for the same seed.
 

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-import typer
-
-from hhrnet_deploy.cli import console
+from hhrnet_deploy.cli import console, options
 
 
 def doctor(
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Say what can be built and run here, and which one command would add the rest.
 
