@@ -1,8 +1,9 @@
 """The CUDA kernels as data: names, arguments in order, grids and buffers; the one table every launcher reads.
 
 Expressions are functions of :class:`Dims`, whose fields are ints for a launcher and may be symbolic integers for an
-engine plugin: they use ``+``, ``*`` and ``//`` only, never the contents of a buffer. No kernel takes dynamic shared
-memory, and none needs its outputs cleared. Scalars are int32; a float travels as its bits.
+engine plugin: they use ``+``, ``*`` and ``//`` only, with what may be symbolic on the left, never the contents of a
+buffer. No kernel takes dynamic shared memory, and none needs its outputs cleared. Scalars are int32; a float travels as
+its bits.
 
 The sources are ``csrc/kernels.cu`` and the headers named after the steps.
 """
@@ -171,7 +172,7 @@ PERSON_TAGS = Buffer("person_tags", "float32", lambda d: (d.images, d.capacity, 
 # -1: a head of the image holds NaN, an infinity or a value beyond 1e12, and there is no result.
 COUNT = Buffer("count", "int32", lambda d: (d.images,))
 GROUP_MEMORY = Buffer("memory", "float32", lambda d: (d.images, group_memory_floats(d)))
-REFINE_MEMORY = Buffer("memory", "float32", _per_channel(lambda d: (2 * d.dims + 3) * d.tiles))
+REFINE_MEMORY = Buffer("memory", "float32", _per_channel(lambda d: d.tiles * (2 * d.dims + 3)))
 PIXELS = Buffer("pixels", "uint8", lambda d: (d.images, d.source_height, d.source_width, 3))
 INVERSE = Buffer("inverse", "float64", lambda d: (d.images, 6))
 WARPED = Buffer("out", "uint8", lambda d: (d.images, d.height, d.width, 3))
