@@ -50,38 +50,15 @@ def eval_(
     ] = None,
     scales: options.Scales = "1",
     max_long_side: options.MaxLongSide = 4096,
-    detection_threshold: Annotated[
-        float | None, typer.Option(help="Heat above which a joint counts (default 0.1).")
-    ] = None,
-    tag_threshold: Annotated[
-        float | None, typer.Option(help="Tag distance below which joints match (default 1.0).")
-    ] = None,
-    nms_kernel: Annotated[
-        int | None, typer.Option(help="Side of the max-pool that marks peaks, odd (default 5).")
-    ] = None,
-    max_people: Annotated[int | None, typer.Option(help="Candidates per joint type (default 30).")] = None,
-    adjust: Annotated[
-        bool | None, typer.Option("--adjust/--no-adjust", help="Quarter-pixel adjustment (default on).")
-    ] = None,
-    refine: Annotated[
-        bool | None, typer.Option("--refine/--no-refine", help="Fill in missing joints (default on).")
-    ] = None,
-    project: Annotated[
-        bool | None,
-        typer.Option("--project/--no-project", help="Look for peaks at the size of the input (default on)."),
-    ] = None,
-    use_detection_val: Annotated[
-        bool | None,
-        typer.Option(
-            "--use-detection-val/--no-use-detection-val", help="Heat counts when joints are matched (default on)."
-        ),
-    ] = None,
-    ignore_too_much: Annotated[
-        bool | None,
-        typer.Option(
-            "--ignore-too-much/--no-ignore-too-much", help="Skip joint types once all people exist (default off)."
-        ),
-    ] = None,
+    detection_threshold: options.DetectionThreshold = None,
+    tag_threshold: options.TagThreshold = None,
+    nms_kernel: options.NmsKernel = None,
+    max_people: options.MaxPeople = None,
+    adjust: options.Adjust = None,
+    refine: options.Refine = None,
+    project: options.Project = None,
+    use_detection_val: options.UseDetectionVal = None,
+    ignore_too_much: options.IgnoreTooMuch = None,
     decoder: Annotated[Decoder, typer.Option(help="The compiled decoder or the readable one; same people.")] = "native",
     batch: options.Batch = 1,
     output: Annotated[

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from pydantic import ValidationError
 
 from hhrnet_deploy.cli import console, options
+from hhrnet_deploy.errors import InputError
 
 if TYPE_CHECKING:
+    from hhrnet_deploy.config import DecodeConfig
     from hhrnet_deploy.export.exporting import ExportReport
     from hhrnet_deploy.targets.parity import Parity
+    from hhrnet_deploy.targets.trt_options import TensorRtOptions
+
+_PEOPLE, _TRITON = "Decoding inside the graph", "Triton"
 
 
 def export(
@@ -39,12 +45,48 @@ def export(
     images: Annotated[
         Path | None, typer.Option(help="Folder of photos to compare on; default synthetic people.")
     ] = None,
+    decode: Annotated[
+        Literal["heads", "plugin"],
+        typer.Option(
+            help="heads: the network's outputs; plugin: people, found inside the graph by ops that only TensorRT runs.",
+            rich_help_panel=_PEOPLE,
+        ),
+    ] = "heads",
+    detection_threshold: options.DetectionThreshold = None,
+    tag_threshold: options.TagThreshold = None,
+    nms_kernel: options.NmsKernel = None,
+    max_people: options.MaxPeople = None,
+    adjust: options.Adjust = None,
+    refine: options.Refine = None,
+    project: options.Project = None,
+    use_detection_val: options.UseDetectionVal = None,
+    ignore_too_much: options.IgnoreTooMuch = None,
+    triton: Annotated[
+        Path | None,
+        typer.Option(
+            help="Model repository to write a Triton model into: config.pbtxt, the plan's folder and the commands that "
+            "build the plan.",
+            rich_help_panel=_TRITON,
+        ),
+    ] = None,
+    shapes: Annotated[
+        str | None,
+        typer.Option(
+            help="Height x width per optimisation profile of the plan, 512x704,704x512, or smallest:tuned:largest; "
+            "default landscape and portrait up to 4:1.",
+            rich_help_panel=_TRITON,
+        ),
+    ] = None,
+    max_batch: Annotated[
+        int | None, typer.Option(min=1, help="Largest batch of the plan; default 8.", rich_help_panel=_TRITON)
+    ] = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Export a checkpoint to ONNX and compare the file with PyTorch in ONNX Runtime.
 
     The input is called image, the outputs coarse and fine (and coarse_flipped and fine_flipped with --flip). A graph
-    that differs from PyTorch is not written, and the command exits with 3.
+    that differs from PyTorch is not written, and the command exits with 3. With --decode plugin the outputs are
+    keypoints, scores, count, joint_tags and person_tags; the settings of decoding are fixed in the graph.
 
     Examples:
 
@@ -53,10 +95,25 @@ def export(
       hhrnet export pose_higher_hrnet_w32_512.pth --preset w32_512 -o heads.onnx
 
       hhrnet export my.pth --size 512x704 --flip
+
+      hhrnet export my.pth --decode plugin --flip -o people.onnx
+
+      hhrnet export my.pth --triton models --max-batch 16
     """
     from hhrnet_deploy.export.exporting import export_onnx
     from hhrnet_deploy.export.options import parse_batch
 
+    settings = {
+        "detection_threshold": detection_threshold,
+        "tag_threshold": tag_threshold,
+        "nms_kernel": nms_kernel,
+        "max_people": max_people,
+        "adjust": adjust,
+        "refine": refine,
+        "project": project,
+        "use_detection_val": use_detection_val,
+        "ignore_too_much": ignore_too_much,
+    }
     report = export_onnx(
         checkpoint,
         output,
@@ -68,6 +125,9 @@ def export(
         input=input_,
         opset=opset,
         simplify=simplify,
+        decode=_decode(decode, settings),
+        triton=triton,
+        triton_options=_triton_options(triton, shapes, max_batch),
         images=images,
         progress=console.info,
     )
@@ -75,6 +135,31 @@ def export(
         console.emit_json(report.model_dump(mode="json"))
     else:
         _print(report)
+
+
+def _decode(kind: str, given: dict[str, Any]) -> DecodeConfig | None:
+    if kind == "plugin":
+        return options.decode_config(given)
+    typed = next((name for name, value in given.items() if value is not None), None)
+    if typed is not None:
+        raise InputError(
+            f"--{typed.replace('_', '-')} is fixed in a graph that decodes; this one returns heads.",
+            hint="Add --decode plugin, or give the setting to hhrnet predict and hhrnet eval.",
+        )
+    return None
+
+
+def _triton_options(triton: Path | None, shapes: str | None, max_batch: int | None) -> TensorRtOptions | None:
+    from hhrnet_deploy.targets.trt_options import TensorRtOptions
+
+    if triton is None:
+        if shapes is not None or max_batch is not None:
+            raise InputError("--shapes and --max-batch belong to the plan of --triton; it is missing.")
+        return None
+    try:
+        return TensorRtOptions(shapes=shapes or (), max_batch=max_batch)
+    except ValidationError as error:
+        raise InputError(f"--shapes: {str(error.errors()[0]['msg']).removeprefix('Value error, ')}.") from error
 
 
 def _print(report: ExportReport) -> None:
@@ -86,6 +171,12 @@ def _print(report: ExportReport) -> None:
         f"{report.seconds:.0f} s",
         markup=False,
     )
+    if report.triton is not None:
+        console.out.print(
+            f"{report.triton.config}: the plan goes to {report.triton.plan}; on the card that serves it:", markup=False
+        )
+        for command in report.triton.commands:
+            console.out.print(f"  {command}", markup=False, soft_wrap=True)
 
 
 def print_parity(parity: Parity) -> None:

@@ -20,6 +20,41 @@ Size = Annotated[int | None, typer.Option(help="Short side of the network input 
 MaxLongSide = Annotated[int, typer.Option(help="Longest network input allowed, in pixels.")]
 Batch = Annotated[int, typer.Option(help="Images of one shape that go through the engine at once.", min=1)]
 
+DetectionThreshold = Annotated[float | None, typer.Option(help="Heat above which a joint counts (default 0.1).")]
+TagThreshold = Annotated[float | None, typer.Option(help="Tag distance below which joints match (default 1.0).")]
+NmsKernel = Annotated[int | None, typer.Option(help="Side of the max-pool that marks peaks, odd (default 5).")]
+MaxPeople = Annotated[int | None, typer.Option(help="Candidates per joint type (default 30).")]
+Adjust = Annotated[bool | None, typer.Option("--adjust/--no-adjust", help="Quarter-pixel adjustment (default on).")]
+Refine = Annotated[bool | None, typer.Option("--refine/--no-refine", help="Fill in missing joints (default on).")]
+Project = Annotated[
+    bool | None, typer.Option("--project/--no-project", help="Look for peaks at the size of the input (default on).")
+]
+UseDetectionVal = Annotated[
+    bool | None,
+    typer.Option(
+        "--use-detection-val/--no-use-detection-val", help="Heat counts when joints are matched (default on)."
+    ),
+]
+IgnoreTooMuch = Annotated[
+    bool | None,
+    typer.Option(
+        "--ignore-too-much/--no-ignore-too-much", help="Skip joint types once all people exist (default off)."
+    ),
+]
+
+
+def decode_config(given: dict[str, Any]) -> DecodeConfig:
+    """Decode settings from what was typed; None keeps the default.
+
+    Raises:
+        InputError: a value out of range, with the option it came from.
+    """
+    try:
+        return DecodeConfig(**{name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        details = "; ".join(_explain(dict(item)) for item in error.errors())
+        raise InputError(f"The decode settings do not fit: {details}.") from error
+
 
 def inference_config(
     short_side: int, *, scales: str = "1", max_long_side: int = 4096, decode: dict[str, Any] | None = None

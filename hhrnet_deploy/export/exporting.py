@@ -11,14 +11,17 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from hhrnet_deploy.config import DecodeConfig
 from hhrnet_deploy.errors import InputError
-from hhrnet_deploy.export.options import DEFAULT_OPSET, ExportOptions, parse_size
+from hhrnet_deploy.export.options import DEFAULT_OPSET, ExportOptions, check_decode, parse_size
 from hhrnet_deploy.export.samples import parity_shapes, sample_batches
+from hhrnet_deploy.export.triton import TritonModel, check_batch, write_repository
 from hhrnet_deploy.files import replacing, sha256_of
 from hhrnet_deploy.targets.bundle import tool_version
-from hhrnet_deploy.targets.graph import GraphMetadata, graph_of
+from hhrnet_deploy.targets.graph import GraphMetadata, graph_of, read_graph
 from hhrnet_deploy.targets.parity import TOLERANCES, Parity, check, compare
 from hhrnet_deploy.targets.target import RunOptions
+from hhrnet_deploy.targets.trt_options import TensorRtOptions
 
 if TYPE_CHECKING:
     import onnx
@@ -38,7 +41,8 @@ class ExportReport(BaseModel):
         preset: of the network.
         options: the conventions of the graph.
         nodes: how many the graph has.
-        parity: the difference from PyTorch, measured in ONNX Runtime.
+        parity: the difference of the heads from PyTorch, measured in ONNX Runtime.
+        triton: the model that was written into a repository.
         seconds: how long it took, comparison included.
     """
 
@@ -51,6 +55,7 @@ class ExportReport(BaseModel):
     options: ExportOptions
     nodes: int
     parity: Parity
+    triton: TritonModel | None = None
     seconds: float
 
 
@@ -75,6 +80,9 @@ def export_onnx(
     input: Literal["uint8", "float"] = "uint8",  # noqa: A002
     opset: int = DEFAULT_OPSET,
     simplify: bool = True,
+    decode: DecodeConfig | None = None,
+    triton: str | Path | None = None,
+    triton_options: TensorRtOptions | None = None,
     images: str | Path | None = None,
     progress: Note | None = None,
 ) -> ExportReport:
@@ -91,6 +99,10 @@ def export_onnx(
         input: ``uint8`` pixels (N, H, W, 3) RGB, or normalised ``float`` (N, 3, H, W).
         opset: 15 to 20.
         simplify: run onnxsim.
+        decode: append the decode ops with these settings, after simplifying and comparing: the graph returns people and
+            runs in TensorRT alone. ``flip`` follows the argument above.
+        triton: model repository of Triton to write the model's configuration into; see `write_repository`.
+        triton_options: shapes and largest batch of its plan.
         images: folder of photos to compare on; default synthetic people.
         progress: called with a line per step.
 
@@ -100,7 +112,9 @@ def export_onnx(
     """
     started = time.perf_counter()
     note = progress or (lambda _: None)
-    options = _options(size, dynamic, batch, flip=flip, input=input, opset=opset, simplify=simplify)
+    options = _options(size, dynamic, batch, flip=flip, input=input, opset=opset, simplify=simplify, decode=decode)
+    if triton is not None:
+        check_batch(options.batch)
     source = _load(model, preset, note)
     note(f"tracing {source.preset.name}")
     graph = _graph(source, options)
@@ -109,6 +123,11 @@ def export_onnx(
         note("comparing with PyTorch in ONNX Runtime")
         parity = _parity(source, graph, temporary, options, images)
         check(parity, TOLERANCES["fp32"], what=f"Export of {source.preset.name}")
+        if options.decode is not None:
+            note("appending the decode ops")
+            graph = _decoding(graph, options.decode)
+            _save(graph, temporary)
+    served = None if triton is None else write_repository(triton, read_graph(path), triton_options)
     return ExportReport(
         path=str(path),
         sha256=sha256_of(path),
@@ -117,6 +136,7 @@ def export_onnx(
         options=options,
         nodes=len(graph.graph.node),
         parity=parity,
+        triton=served,
         seconds=round(time.perf_counter() - started, 2),
     )
 
@@ -137,6 +157,9 @@ def _options(
     images = None if batch == "dynamic" else batch
     if batch is None and fixed is not None:
         images = 1
+    decode: DecodeConfig | None = conventions["decode"]
+    if decode is not None:
+        check_decode(decode)
     try:
         return ExportOptions(size=fixed, batch=images, **conventions)
     except ValidationError as error:
@@ -184,6 +207,12 @@ def _graph(source: Source, options: ExportOptions) -> onnx.ModelProto:
     )
     metadata.write(graph)
     return graph
+
+
+def _decoding(graph: onnx.ModelProto, config: DecodeConfig) -> onnx.ModelProto:
+    from hhrnet_deploy.export.decode_ops import with_decode
+
+    return with_decode(graph, config)
 
 
 def _save(model: onnx.ModelProto, path: Path) -> None:

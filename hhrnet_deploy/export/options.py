@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from hhrnet_deploy.config import DecodeConfig
 from hhrnet_deploy.errors import InputError
 from hhrnet_deploy.targets.runner import MULTIPLE
 
@@ -23,6 +24,7 @@ class ExportOptions(BaseModel):
         input: ``uint8``: (N, H, W, 3) RGB pixels; ``float``: (N, 3, H, W), normalised.
         opset: version of the ONNX operators.
         simplify: fold and fuse with onnxsim.
+        decode: settings of the ops that make people of the heads, for TensorRT alone; None for a graph of heads.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -33,6 +35,7 @@ class ExportOptions(BaseModel):
     input: Literal["uint8", "float"] = "uint8"
     opset: int = Field(DEFAULT_OPSET, ge=OPSETS[0], le=OPSETS[1])
     simplify: bool = True
+    decode: DecodeConfig | None = None
 
     @field_validator("size")
     @classmethod
@@ -65,3 +68,16 @@ def parse_batch(text: str) -> int | None:
     if not (text.isascii() and text.isdigit() and int(text) > 0):
         raise InputError(f"Expected a batch as a number from 1 or dynamic, got {text!r}.")
     return int(text)
+
+
+def check_decode(config: DecodeConfig) -> None:
+    """Refuse settings that a graph cannot decode with.
+
+    Raises:
+        InputError: ``max_output``, which belongs to the caller of an engine.
+    """
+    if config.max_output is not None:
+        raise InputError(
+            f"A graph that decodes inside returns all people; at most {config.max_output} were asked for.",
+            hint="Keep the highest scores afterwards: People.highest(n), or the first of the sorted `scores`.",
+        )

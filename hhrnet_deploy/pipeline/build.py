@@ -18,6 +18,7 @@ from hhrnet_deploy.export.exporting import ExportReport, export_onnx
 from hhrnet_deploy.export.samples import parity_shapes, sample_batches
 from hhrnet_deploy.files import sha256_of
 from hhrnet_deploy.pipeline.budget import BudgetRequest
+from hhrnet_deploy.pipeline.decoding import heads_graph, people_graph
 from hhrnet_deploy.pipeline.progress import Bar
 from hhrnet_deploy.pipeline.quantization import draw_sensitivity, quantization_words, typed_for
 from hhrnet_deploy.pipeline.spec import EngineSpec
@@ -69,13 +70,14 @@ class BuildReport(BaseModel):
 
 @dataclass(frozen=True)
 class _Job:
-    graph: Graph
+    graph: Graph  # what is built
     target: Target
     precision: Precision
     rebuild: str
     images: str | Path | None
     settings: BuildSettings
-    source: Graph
+    source: Graph  # float32 heads, before typing
+    typed: Graph  # heads as they are built
     quantization: Quantization | None = None
 
 
@@ -120,16 +122,18 @@ def build_engine(
     if output is not None:
         check_replaceable(output)
     with tempfile.TemporaryDirectory(prefix="hhrnet-build-") as scratch:
-        graph, export = _graph(model, wanted, preset, images=images, scratch=Path(scratch), note=note)
+        given, export = _graph(model, wanted, preset, images=images, scratch=Path(scratch), note=note)
+        target.check_graph(given)
+        graph = heads_graph(given, Path(scratch))
         precision = _precision(graph, wanted)
         typed, quantization = typed_for(graph, precision, wanted, Path(scratch), note=note, bar=bar, budget=budget)
         folder = Path(output) if output is not None else _default_output(graph, target, precision)
         rebuild = _rebuild_command(model, folder, wanted, precision, preset)
         with _reporting(bar, target) as report:
             settings = BuildSettings(tensorrt=wanted.tensorrt, report=report)
-            manifest = _write(
-                _Job(typed, target, precision, rebuild, images, settings, graph, quantization), folder, note
-            )
+            decoding = people_graph(typed, given.metadata.decode, Path(scratch))
+            job = _Job(decoding, target, precision, rebuild, images, settings, graph, typed, quantization)
+            manifest = _write(job, folder, note)
     return BuildReport(
         path=str(folder),
         bytes=sum(entry.bytes for entry in manifest.files.values()),
@@ -200,11 +204,10 @@ def _precision(graph: Graph, wanted: EngineSpec) -> Precision:
 
 def _write(job: _Job, folder: Path, note: Note) -> Manifest:
     job.target.check_precision(job.precision)
-    job.target.check_graph(job.graph)
     with writing_bundle(folder) as temporary:
         note(f"building for {job.target.name} in {job.precision}")
         built = job.target.build(job.graph, temporary, job.precision, job.settings)
-        cost, nodes = read_cost(job.graph.path, _counted_size(job.graph))
+        cost, nodes = read_cost(job.typed.path, _counted_size(job.graph))
         write_layers(temporary, assign_work(built.layers, nodes))
         built = replace(built, files=(*built.files, *draw_sensitivity(job.quantization, temporary, note)))
         parity = _checked_parity(job, built, temporary, folder, note)
@@ -219,7 +222,7 @@ def _counted_size(graph: Graph) -> tuple[int, int]:
 
 
 def _checked_parity(job: _Job, built: Built, temporary: Path, folder: Path, note: Note) -> Parity | None:
-    reason = job.target.cannot_run_here()
+    reason = _not_compared(job)
     if reason is not None:
         note(f"not compared with the ONNX graph: {reason}")
         return None
@@ -227,6 +230,13 @@ def _checked_parity(job: _Job, built: Built, temporary: Path, folder: Path, note
     parity = _parity(job, built, temporary)
     check(parity, TOLERANCES[job.precision], what=f"Engine {folder}")
     return parity
+
+
+def _not_compared(job: _Job) -> str | None:
+    """Why the engine is not held against its ONNX graph; None where it is."""
+    if job.graph.metadata.outputs == "people":
+        return "it returns people, and its heads never leave it; hhrnet eval --engine ... --reference ... compares them"
+    return job.target.cannot_run_here()
 
 
 @contextmanager
@@ -270,12 +280,13 @@ def _manifest(job: _Job, built: Built, folder: Path, parity: Parity | None, cost
         flip=meta.flip,
         shapes=_shapes(job.graph, built),
         hints=built.hints,
+        decode=meta.decode,
         sources=_sources(job),
         cost=cost,
         quantization=job.quantization,
         files=file_entries(folder, (*built.files, LAYERS)),
         parity=parity,
-        parity_missing=job.target.cannot_run_here() if parity is None else None,
+        parity_missing=_not_compared(job) if parity is None else None,
         rebuild=job.rebuild,
     )
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from hhrnet_deploy.config import IMAGE_MEAN, IMAGE_STD
+from hhrnet_deploy.config import IMAGE_MEAN, IMAGE_STD, DecodeConfig
+from hhrnet_deploy.decode.plugin_ops import PEOPLE
 from hhrnet_deploy.errors import InputError
 from hhrnet_deploy.skeletons import Skeleton
 from hhrnet_deploy.targets.runner import MULTIPLE, RunnerInfo, Size
@@ -34,6 +35,7 @@ class GraphMetadata(BaseModel):
         input: ``uint8``: (N, H, W, 3) RGB pixels; ``float``: (N, 3, H, W), /255, minus ``mean``, over ``std``.
         flip: the graph also runs the mirrored images and returns their heads.
         outputs: ``heads``, or ``people`` where decoding is part of the graph.
+        decode: the settings of a graph with people as outputs; its skeleton is the one above.
         precision: the types inside the graph.
         checkpoint_sha256: of the checkpoint's file; None for a network that never was one.
         tool_version: of the hhrnet-deploy that exported it.
@@ -48,6 +50,7 @@ class GraphMetadata(BaseModel):
     input: Literal["uint8", "float"]
     flip: bool
     outputs: Literal["heads", "people"] = "heads"
+    decode: DecodeConfig | None = None
     precision: Precision = "fp32"
     checkpoint_sha256: Sha256 | None = Field(None, pattern="^[0-9a-f]{64}$")
     tool_version: str
@@ -60,10 +63,21 @@ class GraphMetadata(BaseModel):
             raise ValueError(f"only mean {IMAGE_MEAN} and std {IMAGE_STD} are supported")
         return self
 
+    @model_validator(mode="after")
+    def _people_have_settings(self) -> GraphMetadata:
+        if (self.outputs == "people") != (self.decode is not None):
+            raise ValueError("decode settings belong to a graph with people as outputs, and to no other")
+        return self
+
+    @property
+    def head_names(self) -> tuple[str, ...]:
+        """The heads that the network makes, in order."""
+        return OUTPUTS if self.flip else OUTPUTS[:2]
+
     @property
     def output_names(self) -> tuple[str, ...]:
-        """The graph's outputs, in order, while they are heads."""
-        return OUTPUTS if self.flip else OUTPUTS[:2]
+        """The graph's outputs, in order."""
+        return PEOPLE if self.outputs == "people" else self.head_names
 
     def to_props(self) -> dict[str, str]:
         """Key and value pairs of text, as ONNX stores them; values other than text are JSON."""
@@ -141,6 +155,7 @@ class Graph:
             has_flip=meta.flip,
             input=meta.input,
             outputs=meta.outputs,
+            decode=meta.decode,
         )
 
 
@@ -173,7 +188,7 @@ def graph_of(model: onnx.ModelProto, metadata: GraphMetadata, path: Path) -> Gra
     """
     inputs = [value.name for value in model.graph.input]
     outputs = [value.name for value in model.graph.output]
-    if inputs != [INPUT] or (metadata.outputs == "heads" and outputs != list(metadata.output_names)):
+    if inputs != [INPUT] or outputs != list(metadata.output_names):
         raise InputError(
             f"{path} has inputs {inputs} and outputs {outputs}; expected {[INPUT]} and {list(metadata.output_names)}."
         )

@@ -15,11 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from hhrnet_deploy.decode.plugin_ops import DOMAIN, OPS
 from hhrnet_deploy.errors import HHRNetError, InputError
 from hhrnet_deploy.files import write_bytes
 from hhrnet_deploy.targets.graph import INPUT, Graph
 from hhrnet_deploy.targets.trt_callbacks import Log, Progress, Report, make_logger, make_monitor
 from hhrnet_deploy.targets.trt_options import Profile, TensorRtOptions
+from hhrnet_deploy.targets.trt_plugins import register_plugins
 
 if TYPE_CHECKING:
     import onnx
@@ -104,6 +106,8 @@ def _build(trt: Any, request: Request, progress: Progress) -> Plan:
     log = Log()
     logger = make_logger(trt, log)
     builder = _builder(trt, logger, log)
+    if request.graph.metadata.outputs == "people":
+        register_plugins(trt)  # the parser looks for them
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, logger)
     _parse(trt, parser, request.graph)
@@ -135,7 +139,7 @@ def _builder(trt: Any, logger: Any, log: Log) -> Any:
 
 
 def _parse(trt: Any, parser: Any, graph: Graph) -> None:
-    refuse_unknown_operators(trt, parser, graph.path)
+    refuse_unknown_operators(trt, parser, graph.path, decodes=graph.metadata.outputs == "people")
     if parser.parse_from_file(str(graph.path)):
         return
     problems = [parser.get_error(number) for number in range(parser.num_errors)]
@@ -148,8 +152,14 @@ def _parse(trt: Any, parser: Any, graph: Graph) -> None:
     )
 
 
-def refuse_unknown_operators(trt: Any, parser: Any, path: Path) -> None:
+def refuse_unknown_operators(trt: Any, parser: Any, path: Path, *, decodes: bool = False) -> None:
     """Name the operators that need a plugin before the parser sees them: TensorRT-RTX's ends the process on one.
+
+    Args:
+        trt: the module.
+        parser: of that module.
+        path: the ONNX file.
+        decodes: the ops of domain ``hhrnet`` are registered.
 
     Raises:
         InputError: the graph has such operators.
@@ -161,7 +171,7 @@ def refuse_unknown_operators(trt: Any, parser: Any, path: Path) -> None:
         {
             f"{node.domain}.{node.op_type}" if node.domain else node.op_type
             for node in _nodes(model.graph.node)
-            if node.domain not in _STANDARD_DOMAINS or not parser.supports_operator(node.op_type)
+            if not _is_known(parser, node, decodes=decodes)
         }
     )
     if unknown:
@@ -171,6 +181,12 @@ def refuse_unknown_operators(trt: Any, parser: Any, path: Path) -> None:
             if "rtx" in trt.__name__
             else "Export with heads as outputs, or use the TensorRT release the operators are made for.",
         )
+
+
+def _is_known(parser: Any, node: onnx.NodeProto, *, decodes: bool) -> bool:
+    if node.domain == DOMAIN:
+        return decodes and node.op_type in OPS
+    return node.domain in _STANDARD_DOMAINS and parser.supports_operator(node.op_type)
 
 
 def _nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
