@@ -222,11 +222,14 @@ class Runner(ABC):
         for name, value in heads.named():
             # A sum is finite only if every value is, and costs a fraction of isfinite over the map.
             if not np.isfinite(value.sum(dtype=np.float32)):
-                raise HHRNetError(
-                    f"{self.info.name} ({self.info.target}, {self.info.precision}) returned NaN or infinity in {name}.",
-                    hint="Check the weights, or build the engine with a wider precision.",
-                )
+                raise self._not_finite(name)
         return heads
+
+    def _not_finite(self, where: str) -> HHRNetError:
+        return HHRNetError(
+            f"{self.info.name} ({self.info.target}, {self.info.precision}) returned NaN or infinity in {where}.",
+            hint="Check the weights, or build the engine with a wider precision.",
+        )
 
     def _filled(self, images: Images) -> Images:
         batch = self.info.max_batch
@@ -236,9 +239,13 @@ class Runner(ABC):
 
     def _check(self, images: Any) -> Images:
         array = as_array(images)
-        if array.dtype != np.uint8 or array.ndim != 4 or array.shape[3] != 3 or 0 in array.shape:
-            raise InputError(f"Expected images (N, H, W, 3) uint8 RGB, got shape {array.shape} of {array.dtype}.")
-        count, height, width, _ = array.shape
+        self._check_shape(array.shape, str(array.dtype))
+        return np.ascontiguousarray(array)
+
+    def _check_shape(self, shape: tuple[int, ...], dtype: str) -> None:
+        if dtype != "uint8" or len(shape) != 4 or shape[3] != 3 or 0 in shape:
+            raise InputError(f"Expected images (N, H, W, 3) uint8 RGB, got shape {shape} of {dtype}.")
+        count, height, width, _ = shape
         if height % MULTIPLE or width % MULTIPLE:
             raise InputError(
                 f"The sides of the network input have to be multiples of {MULTIPLE}, got {_pixels((width, height))}.",
@@ -255,7 +262,6 @@ class Runner(ABC):
                 f"{self.info.name} takes at most {self.info.max_batch} images at once, got {count}.",
                 hint="Send smaller batches, or build an engine with a larger --batch.",
             )
-        return np.ascontiguousarray(array)
 
 
 def as_array(images: Any) -> npt.NDArray[Any]:

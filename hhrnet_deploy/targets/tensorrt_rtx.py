@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import ClassVar
 
 from hhrnet_deploy.errors import InputError
+from hhrnet_deploy.targets.cuda_session import Opening
 from hhrnet_deploy.targets.graph import Graph
-from hhrnet_deploy.targets.target import Layer
+from hhrnet_deploy.targets.runner import RunnerInfo
+from hhrnet_deploy.targets.target import Layer, RunOptions
 from hhrnet_deploy.targets.trt_builder import Plan
 from hhrnet_deploy.targets.trt_device import compute_capability
+from hhrnet_deploy.targets.trt_kernel_cache import beside
 from hhrnet_deploy.targets.trt_layers import layers_of_log
 from hhrnet_deploy.targets.trt_options import TensorRtOptions
 from hhrnet_deploy.targets.trt_target import Cards, TrtTarget
@@ -42,6 +47,10 @@ class TensorRtRtx(TrtTarget):
     def runs_on(self, built_for: str, here: str) -> bool:
         """Whether the card is among those it was built for."""
         return here in built_for.split()
+
+    def _opening(self, folder: Path, info: RunnerInfo, hints: dict[str, str], options: RunOptions) -> Opening:
+        opening = super()._opening(folder, info, hints, options)
+        return replace(opening, kernel_cache=beside(folder, options.cache_dir))
 
     def _cards(self, options: TensorRtOptions) -> Cards:
         given = options.model_dump(exclude_defaults=True)

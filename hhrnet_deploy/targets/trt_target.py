@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from hhrnet_deploy.errors import HHRNetError, InputError, MissingDependencyError
-from hhrnet_deploy.heads import Heads
 from hhrnet_deploy.lazy import require
+from hhrnet_deploy.targets.cuda_ready import missing_to_run
+from hhrnet_deploy.targets.cuda_runner import CudaRunner
+from hhrnet_deploy.targets.cuda_session import Opening
 from hhrnet_deploy.targets.graph import Graph
-from hhrnet_deploy.targets.runner import Images, Runner, RunnerInfo
+from hhrnet_deploy.targets.runner import Runner, RunnerInfo
 from hhrnet_deploy.targets.target import BuildSettings, Built, Layer, RunOptions, Target
 from hhrnet_deploy.targets.trt_builder import Plan, Request, build_plan
 from hhrnet_deploy.targets.trt_device import compute_capability
@@ -19,7 +21,6 @@ from hhrnet_deploy.targets.trt_options import TensorRtOptions, plan_profiles
 
 PLAN = "model.plan"
 NO_GPU = "no GPU"
-NOT_RUN = "this release builds engines for NVIDIA cards and does not run them (no CUDA runtime)"
 
 
 @dataclass(frozen=True)
@@ -94,8 +95,9 @@ class TrtTarget(Target):
         self._cards(options)
 
     def cannot_run_here(self) -> str | None:
-        """Running needs a card, and a CUDA runtime that this release does not bring."""
-        return f"no NVIDIA GPU is visible; {NOT_RUN}" if compute_capability() is None else NOT_RUN
+        """Running needs a card, pycuda and the compiled kernels."""
+        missing = missing_to_run(self.module)
+        return None if missing is None else missing.fact
 
     def build(self, graph: Graph, folder: Path, precision: str, settings: BuildSettings) -> Built:
         """Build the plan of a typed graph."""
@@ -112,7 +114,17 @@ class TrtTarget(Target):
 
     def runner(self, folder: Path, info: RunnerInfo, hints: dict[str, str], options: RunOptions) -> Runner:
         """A runner of the plan in ``folder``."""
-        return PlanRunner(info)
+        return CudaRunner(info, self._opening(folder, info, hints, options))
+
+    def _opening(self, folder: Path, info: RunnerInfo, hints: dict[str, str], options: RunOptions) -> Opening:
+        return Opening(
+            plan=folder / PLAN,
+            module=self.module,
+            load=self.load,
+            decode=info.decode,
+            host_code="version_compatible" in hints,
+            stripped="stripped" in hints,
+        )
 
     def _check_typed(self, graph: Graph, precision: str) -> None:
         if graph.metadata.precision != precision:
@@ -134,19 +146,3 @@ class TrtTarget(Target):
     def _hints(self, options: TensorRtOptions) -> dict[str, str]:
         named = {"version_compatible": options.version_compatible, "stripped": options.strip}
         return {key: "yes" for key, value in named.items() if value}
-
-
-class PlanRunner(Runner):
-    """A plan that this release builds, checks and inspects, but does not run."""
-
-    def _open(self) -> None:
-        raise HHRNetError(
-            f"{self.info.name} cannot be opened here: {NOT_RUN}.",
-            hint="NVIDIA's trtexec or tensorrt_rtx run its model.plan; --target openvino runs on this CPU.",
-        )
-
-    def _close(self) -> None:
-        """Nothing was opened."""
-
-    def _run(self, images: Images) -> Heads:
-        raise AssertionError("a runner that never opens never runs")
