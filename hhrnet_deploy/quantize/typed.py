@@ -68,6 +68,11 @@ def measured_source(
     metadata = graph.metadata
     if metadata.precision != "fp32":
         raise InputError(f"{graph.path} is an {metadata.precision} graph already.", hint="Give the float32 ONNX file.")
+    if metadata.outputs == "people":
+        raise InputError(
+            f"{graph.path} decodes inside; figures are measured on its heads.",
+            hint="Give the graph exported without --decode plugin: ranges and builds fit each other all the same.",
+        )
     topology = read_topology(onnx.load(str(graph.path)), source=str(graph.path))
     if calibration is None:
         if ranges is None:

@@ -15,6 +15,8 @@ from hhrnet_deploy.decode.plugin_ops import DOMAIN, PEOPLE
 from hhrnet_deploy.errors import InputError
 from hhrnet_deploy.export.decode_ops import with_decode
 from hhrnet_deploy.pipeline.build import build_engine
+from hhrnet_deploy.quantize.calibration_set import open_calibration
+from hhrnet_deploy.quantize.typed import measured_source
 from hhrnet_deploy.targets import tensorrt, tensorrt_rtx, trt_builder, trt_target
 from hhrnet_deploy.targets.bundle import read_bundle
 from hhrnet_deploy.targets.graph import read_graph
@@ -112,6 +114,18 @@ def test_rtx_refuses_it_before_anything_is_done(
 def test_onnx_runtime_refuses_to_open_it(people_onnx: Path) -> None:
     with pytest.raises(InputError, match="ONNX Runtime cannot run it"):
         open_model(people_onnx)
+
+
+def test_ranges_are_measured_on_the_heads_and_fit(
+    people_onnx: Path, tiny_onnx_flip: Path, photos: Path, tmp_path: Path, built: list[onnx.ModelProto]
+) -> None:
+    ranges = tmp_path / "ranges.npz"
+    calibration = open_calibration(str(photos))
+    with pytest.raises(InputError, match="decodes inside; figures are measured on its heads"):
+        measured_source(read_graph(people_onnx), calibration=calibration, ranges=ranges)
+    measured_source(read_graph(tiny_onnx_flip), calibration=calibration, ranges=ranges)
+    build_engine(people_onnx, tmp_path / "e", target="tensorrt", precision="int8", ranges=ranges)
+    assert any(node.op_type == "QuantizeLinear" for node in built[0].graph.node)
 
 
 def test_the_ops_are_registered_before_the_graph_is_parsed(people_onnx: Path, monkeypatch: pytest.MonkeyPatch) -> None:
