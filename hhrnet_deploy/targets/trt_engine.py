@@ -76,14 +76,14 @@ class PlanEngine:
             CudaError: no memory for it, or the profile cannot be chosen.
         """
         engine = self._engine
-        context = engine.create_execution_context() if self._settings is None else self._configured(engine)
-        if context is None:
+        execution = engine.create_execution_context() if self._settings is None else self._configured(engine)
+        if execution is None:
             raise failed("ICudaEngine.create_execution_context", self._said(), "preparing the engine")
-        if not context.set_optimization_profile_async(profile, stream):
+        if not execution.set_optimization_profile_async(profile, stream):
             raise failed(
                 "IExecutionContext.set_optimization_profile_async", self._said(), f"choosing profile {profile}"
             )
-        return PlanContext(context, self.facts, self._log)
+        return PlanContext(execution, self.facts, self._log)
 
     def _configured(self, engine: Any) -> Any:
         return engine.create_execution_context(self._settings)
@@ -125,23 +125,23 @@ class PlanContext:
         Raises:
             CudaError: TensorRT refuses the shape, an address or the run; with what it says.
         """
-        context = self._context
+        execution = self._context
         if infer.shape != self._shape:
-            self._set_shape(context, infer.shape)
+            self._set_shape(execution, infer.shape)
         for name, address in addresses.items():
-            if not context.set_tensor_address(name, address):
+            if not execution.set_tensor_address(name, address):
                 raise self._failed("set_tensor_address", f"setting the address of {name}")
-        if not context.execute_async_v3(stream):
+        if not execution.execute_async_v3(stream):
             raise self._failed("execute_async_v3", f"running {self._facts.name} on {infer.shape}")
 
-    def _set_shape(self, context: Any, shape: tuple[int, ...]) -> None:
-        if not context.set_input_shape(INPUT, shape):
+    def _set_shape(self, execution: Any, shape: tuple[int, ...]) -> None:
+        if not execution.set_input_shape(INPUT, shape):
             raise self._failed("set_input_shape", f"setting the input to {shape}")
-        missing = context.infer_shapes()
+        missing = execution.infer_shapes()
         if missing:
             raise self._failed("infer_shapes", f"resolving the shapes of {', '.join(missing)}")
         for name in self._facts.outputs:
-            found = tuple(context.get_tensor_shape(name))
+            found = tuple(execution.get_tensor_shape(name))
             if name in HEADS and found != head_shape(name, self._facts.joints, _nhw(shape, self._facts.layout)):
                 raise CudaError(f"{self._facts.name} makes {name} of shape {found} for an input of shape {shape}.")
         self._shape = shape

@@ -35,8 +35,12 @@ SYMBOLS = (
     *("getBuilderPluginRegistry", "getPluginRegistry", "initLibNvInferPlugins"),
 )
 LIBRARIES = ("nvinfer", "nvonnxparser", "nvinfer_plugin")
-# Only TensorRT-RTX has these; the builder uses them when it is asked for several cards, which TensorRT refuses.
-RTX_ONLY = {"no IBuilderConfig.num_compute_capabilities", "no IBuilderConfig.set_compute_capability"}
+# Only TensorRT-RTX has these: building for several cards, and keeping what it compiles on the card.
+RTX_ONLY = {
+    *("no IBuilderConfig.num_compute_capabilities", "no IBuilderConfig.set_compute_capability"),
+    *("no ICudaEngine.create_runtime_config", "no IRuntimeConfig.create_runtime_cache"),
+    *("no IRuntimeConfig.set_runtime_cache", "no IRuntimeCache.serialize", "no IRuntimeCache.deserialize"),
+}
 
 
 def missing(reason: str) -> NoReturn:
@@ -143,4 +147,5 @@ def test_the_table_of_objects_is_complete() -> None:
     assert {"BuilderFlag.STRIP_PLAN", "NetworkDefinitionCreationFlag.STRONGLY_TYPED"} <= names.chains
     assert {"Builder.build_serialized_network", "EngineInspector.get_engine_information"} <= names.read
     assert "IBuilderConfig.progress_monitor" in names.written
+    assert {"IExecutionContext.execute_async_v3", "IRuntimeCache.deserialize"} <= names.read
     assert names.bases.keys() == {"ILogger", "IProgressMonitor"}

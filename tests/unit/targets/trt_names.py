@@ -30,9 +30,13 @@ OBJECTS = {
     "runtime": "Runtime",
     "engine": "ICudaEngine",
     "inspector": "EngineInspector",
+    "execution": "IExecutionContext",
+    "running": "IRuntimeConfig",
+    "store": "IRuntimeCache",
 }
 # Variables that come from the API and on which no name of it is used.
 OPAQUE = {"trt", "logger", "monitor", "serialized", "stored", "flag", "members", "severe", "severity", "problems"}
+OPAQUE |= {"found", "missing", "written"}
 
 
 @dataclass
