@@ -68,12 +68,13 @@ def write_repository(repository: str | Path, graph: Graph, options: TensorRtOpti
     profiles = plan_profiles(graph, options or TensorRtOptions())
     meta = graph.metadata
     name = f"{meta.preset}_people" if meta.outputs == "people" else meta.preset
-    folder = Path(repository).resolve() / name
+    folder = Path(repository) / name
     plan = folder / _VERSION / PLAN
     plan.parent.mkdir(parents=True, exist_ok=True)
     commands = _commands(graph, profiles, options or TensorRtOptions(), plan)
     write_text(folder / CONFIG, _config(name, graph, profiles))
-    write_text(folder / SCRIPT, "#!/bin/sh -e\n" + "\n".join(commands) + "\n")
+    lines = ["#!/bin/sh -e", shlex.join(["cd", str(Path.cwd())]), *commands]
+    write_text(folder / SCRIPT, "\n".join(lines) + "\n")
     return TritonModel(name=name, config=str(folder / CONFIG), plan=str(plan), commands=commands)
 
 
@@ -149,7 +150,7 @@ def _commands(graph: Graph, profiles: tuple[Profile, ...], options: TensorRtOpti
     shape = _shape(graph, profiles[0].opt)
     run = ["trtexec", f"--loadEngine={plan}", f"--shapes={INPUT}:{shape}"]
     if graph.metadata.outputs == "heads":
-        build = ["trtexec", f"--onnx={graph.path.resolve()}", f"--saveEngine={plan}"]
+        build = ["trtexec", f"--onnx={graph.path}", f"--saveEngine={plan}"]
         for number, profile in enumerate(profiles):
             build += [f"--profile={number}"] if len(profiles) > 1 else []
             build += [
@@ -159,7 +160,7 @@ def _commands(graph: Graph, profiles: tuple[Profile, ...], options: TensorRtOpti
         return shlex.join(build), shlex.join(run)
     # The ops are registered from Python, so the plan is built by hhrnet; trtexec and Triton then run it as it is.
     bundle = Path("engines", plan.parent.parent.name)
-    made = ["hhrnet", "build", str(graph.path.resolve()), "--target", "tensorrt", *options.words(), "-o", str(bundle)]
+    made = ["hhrnet", "build", str(graph.path), "--target", "tensorrt", *options.words(), "-o", str(bundle)]
     copied = ["cp", str(bundle / PLAN), str(plan)]
     return shlex.join(made), shlex.join(copied), shlex.join(run)
 

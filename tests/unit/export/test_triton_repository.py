@@ -81,7 +81,7 @@ def test_heads_of_any_size(messages: Any, tiny_onnx_flip: Path, tmp_path: Path) 
     assert config.instance_group[0].kind == messages.ModelInstanceGroup.KIND_GPU
     build, run = (shlex.split(command) for command in model.commands)
     assert build == [
-        "trtexec", f"--onnx={tiny_onnx_flip.resolve()}", f"--saveEngine={model.plan}",
+        "trtexec", f"--onnx={tiny_onnx_flip}", f"--saveEngine={model.plan}",
         "--profile=0", "--minShapes=image:1x64x64x3", "--optShapes=image:16x64x128x3",
         "--maxShapes=image:16x64x256x3",
         "--profile=1", "--minShapes=image:1x64x64x3", "--optShapes=image:16x128x64x3",
@@ -89,7 +89,7 @@ def test_heads_of_any_size(messages: Any, tiny_onnx_flip: Path, tmp_path: Path) 
     ]  # fmt: skip
     assert run == ["trtexec", f"--loadEngine={model.plan}", "--shapes=image:16x64x128x3"]
     script = Path(model.config).with_name("build_plan.sh").read_text().splitlines()
-    assert script == ["#!/bin/sh -e", *model.commands]
+    assert script == ["#!/bin/sh -e", f"cd {Path.cwd()}", *model.commands]
 
 
 def test_people_with_a_fixed_capacity(messages: Any, tiny_onnx_flip: Path, tmp_path: Path) -> None:
@@ -107,7 +107,7 @@ def test_people_with_a_fixed_capacity(messages: Any, tiny_onnx_flip: Path, tmp_p
     assert list(count.reshape.shape) == []
     build, copy, run = (shlex.split(command) for command in model.commands)
     assert build == [
-        *("hhrnet", "build", str(path.resolve()), "--target", "tensorrt", "--shapes", "64x96"),
+        *("hhrnet", "build", str(path), "--target", "tensorrt", "--shapes", "64x96"),
         *("-o", "engines/tiny_coco_people"),
     ]
     assert copy == ["cp", "engines/tiny_coco_people/model.plan", model.plan]
