@@ -32,7 +32,7 @@ def bench(
     ] = None,
     pairs: Annotated[int, typer.Option(help="Timed pairs.", min=1)] = 20,
     batches: Annotated[str, typer.Option(help="Batch sizes of the throughput runs, for example 1,4,8.")] = "1",
-    flip: options.Flip = True,
+    flip: options.Flip = None,
     scales: options.Scales = "1",
     size: options.Size = None,
     max_long_side: options.MaxLongSide = 4096,
@@ -60,11 +60,12 @@ def bench(
         contestants += _opponents(stack, against, checkpoint, preset)
         if size is None:
             _check_sizes(contestants)
+        info = contestants[0].runner().info
         config = options.inference_config(
-            size or contestants[0].runner().info.short_side,
+            size or info.short_side,
             scales=scales,
             max_long_side=max_long_side,
-            decode={"flip": flip},
+            decode=options.decode_settings(info, {"flip": flip}),
         )
         photos = _photos(images)
         with console.progress("timing pairs", pairs) as advance:

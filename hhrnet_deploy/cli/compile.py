@@ -51,7 +51,7 @@ def compile_(
         ),
     ] = None,
     preset: options.Preset = None,
-    flip: options.Flip = True,
+    flip: options.Flip = None,
     pairs: Annotated[int, typer.Option(help="Timed pairs of engine and PyTorch; 0 leaves the timing out.", min=0)] = 10,
     pictures: Annotated[int, typer.Option(help="Photos in the report, those that differ most.", min=0)] = 6,
     as_json: options.AsJson = False,
@@ -89,7 +89,7 @@ def compile_(
         CompileOptions(
             spec=wanted,
             preset=preset,
-            flip=flip,
+            flip=flip is not False,
             skeleton=None if skeleton is None else dataset.skeleton,
             max_ap_drop=max_ap_drop,
             pairs=pairs,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -44,10 +44,7 @@ def eval_(
     ] = None,
     preset: options.Preset = None,
     size: options.Size = None,
-    flip: Annotated[
-        bool | None,
-        typer.Option("--flip/--no-flip", help="Flip test: the mirrored image too; default on, as published."),
-    ] = None,
+    flip: options.Flip = None,
     scales: options.Scales = "1",
     max_long_side: options.MaxLongSide = 4096,
     detection_threshold: options.DetectionThreshold = None,
@@ -108,7 +105,7 @@ def eval_(
     }
     info = subject.runner.info
     config = options.inference_config(
-        size or info.short_side, scales=scales, max_long_side=max_long_side, decode=_decode_settings(info, given)
+        size or info.short_side, scales=scales, max_long_side=max_long_side, decode=options.decode_settings(info, given)
     )
     if against is not None:
         _announce_size(against.runner.info, config.short_side)
@@ -162,14 +159,6 @@ def _subject(checkpoint: str | None, engine: Path | None) -> str | Path:
         return "default"
     console.info(f"evaluating {newest.parent}, the newest engine in ./engines")
     return newest.parent
-
-
-def _decode_settings(info: RunnerInfo, given: dict[str, Any]) -> dict[str, Any]:
-    """What was typed, over what an engine that decodes itself was built with."""
-    built_in = (
-        {} if info.decode is None else {name: getattr(info.decode, name) for name in type(info.decode).model_fields}
-    )
-    return built_in | {name: value for name, value in given.items() if value is not None}
 
 
 def _files(dataset: KeypointDataset, output: Path | None) -> tuple[Path | None, Path]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from pydantic import ValidationError
@@ -10,11 +10,17 @@ from pydantic import ValidationError
 from hhrnet_deploy.config import DecodeConfig, InferenceConfig
 from hhrnet_deploy.errors import InputError
 
+if TYPE_CHECKING:
+    from hhrnet_deploy.targets.runner import RunnerInfo
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else there.")]
 Preset = Annotated[
     str | None, typer.Option(help="Preset or official YAML of a checkpoint; found from the file when left out.")
 ]
-Flip = Annotated[bool, typer.Option("--flip/--no-flip", help="Flip test: the mirrored image too, as published.")]
+Flip = Annotated[
+    bool | None,
+    typer.Option("--flip/--no-flip", help="Flip test: the mirrored image too; default on, as published."),
+]
 Scales = Annotated[str, typer.Option(help="Scales of a multi-scale test, for example 0.5,1,2.")]
 Size = Annotated[int | None, typer.Option(help="Short side of the network input in pixels; default the model's.")]
 MaxLongSide = Annotated[int, typer.Option(help="Longest network input allowed, in pixels.")]
@@ -41,6 +47,12 @@ IgnoreTooMuch = Annotated[
         "--ignore-too-much/--no-ignore-too-much", help="Skip joint types once all people exist (default off)."
     ),
 ]
+
+
+def decode_settings(info: RunnerInfo, given: dict[str, Any]) -> dict[str, Any]:
+    """What was typed, over what an engine that decodes itself was built with."""
+    built_in = {} if info.decode is None else dict(info.decode)
+    return built_in | {name: value for name, value in given.items() if value is not None}
 
 
 def decode_config(given: dict[str, Any]) -> DecodeConfig:

@@ -48,10 +48,10 @@ def predict(
     suppress_duplicates: Annotated[
         bool, typer.Option("--suppress-duplicates", help="Drop a person who repeats a better one (changes AP).")
     ] = False,
-    flip: options.Flip = True,
+    flip: options.Flip = None,
     scales: options.Scales = "1",
     size: options.Size = None,
-    detection_threshold: Annotated[float, typer.Option(help="Heat above which a joint counts.")] = 0.1,
+    detection_threshold: options.DetectionThreshold = None,
     max_long_side: options.MaxLongSide = 4096,
     batch: options.Batch = 1,
     as_json: options.AsJson = False,
@@ -83,7 +83,7 @@ def predict(
         size or runner.info.short_side,
         scales=scales,
         max_long_side=max_long_side,
-        decode={"flip": flip, "detection_threshold": detection_threshold},
+        decode=options.decode_settings(runner.info, {"flip": flip, "detection_threshold": detection_threshold}),
     )
     keep = PeopleFilter(min_score, max_people, suppress_duplicates)
     tables = {"coco": coco, "csv": csv, "jsonl": jsonl}

@@ -12,7 +12,7 @@ from typing import Any, Self, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from hhrnet_deploy.config import InferenceConfig
+from hhrnet_deploy.config import DecodeConfig, InferenceConfig
 from hhrnet_deploy.errors import InputError
 from hhrnet_deploy.people import People
 from hhrnet_deploy.pipeline.filters import PeopleFilter
@@ -31,7 +31,8 @@ class Pose:
 
     Args:
         runner: a runner that is not open yet; it is opened here and closed with this object.
-        config: sizes, scales and decode settings; default: the published ones at the runner's own short side.
+        config: sizes, scales and decode settings; default: the published ones, or those inside an engine that decodes,
+            at the runner's own short side.
         keep: which people stay; by default all.
         batch: photos of the same network-input shape that go through the engine at once.
         decoder: ``native`` or ``reference``.
@@ -46,7 +47,8 @@ class Pose:
         batch: int = 1,
         decoder: Decoder = "native",
     ) -> None:
-        self.config = config or InferenceConfig(short_side=runner.info.short_side)
+        built_in = runner.info.decode or DecodeConfig()
+        self.config = config or InferenceConfig(short_side=runner.info.short_side, decode=built_in)
         self._keep = keep or PeopleFilter()
         self._batch = batch
         self._decoder: Decoder = decoder
