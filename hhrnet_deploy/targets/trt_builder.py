@@ -177,7 +177,7 @@ def refuse_unknown_operators(trt: Any, parser: Any, path: Path, *, decodes: bool
     if unknown:
         raise InputError(
             f"{path} holds operators that {trt.__name__} {trt.__version__} does not know: {', '.join(unknown)}.",
-            hint="TensorRT-RTX takes no plugins. Export with heads as outputs, without --decode plugin."
+            hint="TensorRT-RTX takes no plugins. Export without --decode plugin: people are found after the engine."
             if "rtx" in trt.__name__
             else "Export with heads as outputs, or use the TensorRT release the operators are made for.",
         )

@@ -151,8 +151,21 @@ def test_graphs_that_decode_are_refused_with_the_alternative(tiny_onnx: Path) ->
 
     graph = read_graph(tiny_onnx)
     people = replace(graph, metadata=graph.metadata.model_copy(update={"outputs": "people"}))
-    with pytest.raises(InputError, match="--target tensorrt,"):
+    with pytest.raises(InputError, match="--target tensorrt, .* people are found after the engine"):
         tensorrt_rtx.TARGET.check_graph(people)
+
+
+def test_the_builder_never_hands_the_ops_to_the_parser(tiny_onnx: Path, tmp_path: Path) -> None:
+    """TensorRT-RTX's parser would end this process."""
+    import onnx
+
+    from hhrnet_deploy.config import DecodeConfig
+    from hhrnet_deploy.export.decode_ops import with_decode
+
+    onnx.save(with_decode(onnx.load(str(tiny_onnx)), DecodeConfig()), str(tmp_path / "p.onnx"))
+    settings = BuildSettings(tensorrt=TensorRtOptions(**CARDS))
+    with pytest.raises(HHRNetError, match="takes no plugins like aggregate"):
+        tensorrt_rtx.TARGET.build(read_graph(tmp_path / "p.onnx"), tmp_path, "fp32", settings)
 
 
 def test_progress_grows_from_nothing_to_all(tiny_onnx_fixed: Path, tmp_path: Path) -> None:
