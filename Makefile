@@ -7,7 +7,7 @@ PIP_INDEX = $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX),)
 BIN = $(VENV)/bin
 SOURCES = $(shell git ls-files hhrnet_deploy training calibration engines CMakeLists.txt pyproject.toml constraints.txt 2>/dev/null)
 
-.PHONY: demo test lint slow figures clean
+.PHONY: demo test lint slow figures gpu-kit gpu-test clean
 
 demo: $(VENV)/.installed
 	$(BIN)/hhrnet demo
@@ -20,6 +20,13 @@ slow: $(VENV)/.test
 
 figures: $(VENV)/.test
 	$(BIN)/pytest -m figures -s
+
+# What a CUDA machine without network needs, into gpu-kit/ (ignored); then, there: make gpu-test PYTHON=python3.12
+gpu-kit: $(BIN)/python
+	$(BIN)/python tests/gpu/make_kit.py
+
+gpu-test:
+	PYTHON=$(PYTHON) tests/gpu/run.sh
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

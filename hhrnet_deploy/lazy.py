@@ -13,7 +13,7 @@ from hhrnet_deploy.errors import MissingDependencyError
 # module -> the extra of this distribution that installs it; absent means a required dependency.
 _EXTRA_OF = {
     "tensorrt": "tensorrt",
-    "pycuda": "tensorrt",
+    "pycuda": "cuda",
     "polygraphy": "tensorrt",
     "tensorrt_rtx": "rtx",
     "av": "video",

@@ -12,10 +12,13 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from hhrnet_deploy.targets.cuda_ready import missing_to_run
+
 _PACKAGES = (
     *("torch", "onnx", "onnxsim", "onnxruntime", "openvino", "opencv-python-headless", "pycocotools", "numpy"),
     *("tensorrt", "tensorrt-rtx", "pycuda", "polygraphy", "av", "tensorboard", "matplotlib"),
 )
+_TENSORRT = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 _COMPILERS = ("g++", "cmake", "ninja", "nvcc")
 _TIMEOUT = 20
 
@@ -162,11 +165,11 @@ def _rtx_build(packages: dict[str, str | None]) -> Ability:
 def _gpu_runtime(packages: dict[str, str | None], gpus: list[Gpu]) -> Ability:
     if not gpus:
         return Ability("run engines on a GPU", False, "no NVIDIA GPU is visible (nvidia-smi lists none)")
-    if packages["pycuda"] is None:
-        return Ability(
-            "run engines on a GPU", False, "pycuda is not installed", "pip install 'hhrnet-deploy[tensorrt]'"
-        )
-    return Ability("run engines on a GPU", True, f"{gpus[0].name}, driver {gpus[0].driver}")
+    installed = [module for package, module in _TENSORRT.items() if packages[package] is not None]
+    missing = missing_to_run((installed or ["tensorrt"])[0])
+    if missing is not None:
+        return Ability("run engines on a GPU", False, missing.fact, missing.remedy)
+    return Ability("run engines on a GPU", True, f"{gpus[0].name}, driver {gpus[0].driver}, {', '.join(installed)}")
 
 
 def _kernels(compilers: dict[str, str | None]) -> Ability:

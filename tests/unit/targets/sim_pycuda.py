@@ -166,6 +166,9 @@ def make_package(sim: ctypes.CDLL) -> dict[str, types.ModuleType]:
     def memcpy_htod(dest: int, src: Any) -> None:
         api("cuMemcpyHtoD_v2", ctypes.c_void_p(dest), address_of(src), ctypes.c_size_t(src.nbytes))
 
+    def memcpy_dtoh(dest: Any, src: int) -> None:
+        api("cuMemcpyDtoH_v2", address_of(dest), ctypes.c_void_p(src), ctypes.c_size_t(dest.nbytes))
+
     def memcpy_htod_async(dest: int, src: Any, stream: Stream) -> None:
         api("cuMemcpyHtoDAsync_v2", ctypes.c_void_p(dest), address_of(src), ctypes.c_size_t(src.nbytes), stream.value)
 
@@ -186,7 +189,15 @@ def make_package(sim: ctypes.CDLL) -> dict[str, types.ModuleType]:
         "module_from_buffer": lambda data: Module(api),
         "get_driver_version": lambda: 13000,
     }
-    functions = (mem_get_info, pagelocked_empty, memcpy_htod, memcpy_htod_async, memcpy_dtoh_async, memcpy_dtod_async)
+    functions = (
+        mem_get_info,
+        pagelocked_empty,
+        memcpy_htod,
+        memcpy_dtoh,
+        memcpy_htod_async,
+        memcpy_dtoh_async,
+        memcpy_dtod_async,
+    )
     for name, value in {**names, **{one.__name__: one for one in functions}}.items():
         setattr(driver, name, value)
     package.driver = driver  # type: ignore[attr-defined]

@@ -151,7 +151,7 @@ def test_graphs_that_decode_are_refused_with_the_alternative(tiny_onnx: Path) ->
 
     graph = read_graph(tiny_onnx)
     people = replace(graph, metadata=graph.metadata.model_copy(update={"outputs": "people"}))
-    with pytest.raises(InputError, match="--target tensorrt, .* people are found after the engine"):
+    with pytest.raises(InputError, match=r"--target tensorrt, .* people are found after the engine"):
         tensorrt_rtx.TARGET.check_graph(people)
 
 
