@@ -41,8 +41,8 @@ class TensorRtRtx(TrtTarget):
         if graph.metadata.outputs == "people":
             raise InputError(
                 f"{graph.path} decodes inside the graph; TensorRT-RTX takes no plugins.",
-                hint="Build it with --target tensorrt, or export it without --decode plugin: people are found after the "
-                "engine, on the same GPU.",
+                hint="Build it with --target tensorrt, or export it without --decode plugin: people are found after "
+                "the engine, on the same GPU.",
             )
 
     def runs_on(self, built_for: str, here: str) -> bool:
