@@ -136,7 +136,7 @@ def test_a_spill_is_read_from_what_ptxas_says() -> None:
         "ptxas info    : Used 48 registers, used 1 barriers, 80 bytes cumulative stack size, 5236 bytes smem\n"
     )
     assert read_resources(said) == {
-        "group": {"registers": 48, "shared_bytes": 5236, "spill_stores": 4, "spill_loads": 16}
+        "group": {"registers": 48, "shared_bytes": 5236, "stack_bytes": 80, "spill_stores": 4, "spill_loads": 16}
     }
 
 
@@ -147,6 +147,7 @@ def read_resources(ptxas: str) -> dict[str, dict[str, int]]:
         numbers = {
             "registers": r"Used (\d+) registers",
             "shared_bytes": r"(\d+) bytes smem",
+            "stack_bytes": r"(\d+) bytes stack frame",
             "spill_stores": r"(\d+) bytes spill stores",
             "spill_loads": r"(\d+) bytes spill loads",
         }
