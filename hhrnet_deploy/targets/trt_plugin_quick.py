@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from types import GenericAlias
 from typing import Any
 
@@ -34,10 +37,24 @@ def register(api: Any) -> None:
 
 
 def _plugin_module() -> Any:
+    with _stdout_as_stderr():  # it prints that it is experimental, where --json has its document
+        try:
+            return importlib.import_module("tensorrt.plugin")
+        except ModuleNotFoundError:  # some wheels leave it in the package that the bindings come in
+            return importlib.import_module("tensorrt_bindings.plugin")
+
+
+@contextmanager
+def _stdout_as_stderr() -> Iterator[None]:
+    """What C++ and Python write to file descriptor 1 goes to 2."""
+    sys.stdout.flush()
+    kept = os.dup(1)
     try:
-        return importlib.import_module("tensorrt.plugin")
-    except ModuleNotFoundError:  # some wheels leave it in the package that the bindings come in
-        return importlib.import_module("tensorrt_bindings.plugin")
+        os.dup2(2, 1)
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 def _register(api: Any, plugin: Any, op: PluginOp) -> None:

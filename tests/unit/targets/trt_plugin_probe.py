@@ -6,7 +6,6 @@ Arguments: ``quick`` or ``v3``; the folder with the PTX.
 
 from __future__ import annotations
 
-import importlib
 import json
 import operator
 import random
@@ -257,12 +256,11 @@ def _evaluated(what: Any, sizes: dict[str, int]) -> Any:
 def main() -> None:
     stand_in()
     if sys.argv[1] == "quick":
-        importlib.import_module("tensorrt.plugin")
-        tensors: Any = sys.modules["tensorrt.plugin._tensor"]
-        tensors.SymExprImpl = lambda expr: expr._expr  # the real one takes nothing but expressions of TensorRT's own
         from hhrnet_deploy.targets.trt_plugins import plugin_kind, register_plugins
 
         assert (plugin_kind(trt), register_plugins(trt), register_plugins(trt)) == ("embedded",) * 3
+        tensors: Any = sys.modules["tensorrt.plugin._tensor"]
+        tensors.SymExprImpl = lambda expr: expr._expr  # the real one takes nothing but expressions of TensorRT's own
         drive = drive_quick
     else:
         from hhrnet_deploy.targets.trt_plugin_v3 import register
