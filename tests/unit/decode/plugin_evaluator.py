@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import math
 import os
 import shutil
 import subprocess
@@ -23,11 +24,12 @@ from onnx import numpy_helper
 import hhrnet_deploy.decode
 from hhrnet_deploy.data.synth_cache import cache_folder
 from hhrnet_deploy.decode.launch_table import KERNELS, Kernel
-from hhrnet_deploy.decode.plugin_ops import DOMAIN, OPS
+from hhrnet_deploy.decode.plugin_ops import DOMAIN, OPS, PluginOp
 
 HERE = Path(__file__).parent
 CSRC = Path(hhrnet_deploy.decode.__file__).parent / "csrc"
 C_TYPES = {"float32": "float*", "float64": "double*", "int32": "int*", "uint8": "uint8_t*", "heads": "void*"}
+GUARD = 256  # bytes around every output
 DTYPES = {"float32": np.float32, "int32": np.int32}
 
 Arrays = dict[str, npt.NDArray[Any]]
@@ -101,12 +103,24 @@ def _run(node: onnx.NodeProto, values: Arrays, kernels: HostKernels) -> Arrays:
     op = OPS[node.op_type]
     attributes = {one.name: one.i for one in node.attribute if one.name in op.attributes}
     inputs = [np.ascontiguousarray(values[name]) for name in node.input]
-    shapes = [one.shape for one in inputs]
-    outputs = []
-    for buffer, shape in zip(op.kernel.outputs, op.output_shapes(shapes, attributes), strict=True):
-        made = np.empty(shape, DTYPES[buffer.dtype])
-        made.reshape(-1).view(np.uint8)[:] = 0x5B
-        outputs.append(made)
+    return dict(zip(node.output, run_op(op, inputs, attributes, kernels), strict=True))
+
+
+def run_op(
+    op: PluginOp, inputs: list[npt.NDArray[Any]], attributes: dict[str, int], kernels: HostKernels
+) -> list[npt.NDArray[Any]]:
+    """The outputs of one op; it may write neither into its inputs nor beside its outputs."""
+    shapes, before = [one.shape for one in inputs], [one.tobytes() for one in inputs]
+    sizes = op.output_shapes(shapes, attributes)
+    guarded = [np.full(math.prod(shape) * 4 + 2 * GUARD, 0x5B, np.uint8) for shape in sizes]
+    outputs = [
+        whole[GUARD:-GUARD].view(DTYPES[buffer.dtype]).reshape(shape)
+        for whole, shape, buffer in zip(guarded, sizes, op.kernel.outputs, strict=True)
+    ]
     scalars = op.scalars(shapes, attributes, half=inputs[0].dtype == np.float16)
     kernels.launch(op.kernel, op.grid(shapes, attributes), [*inputs, *scalars, *outputs])
-    return dict(zip(node.output, outputs, strict=True))
+    assert [one.tobytes() for one in inputs] == before, op.name
+    for whole in guarded:
+        assert (whole[:GUARD] == 0x5B).all(), op.name
+        assert (whole[-GUARD:] == 0x5B).all(), op.name
+    return outputs

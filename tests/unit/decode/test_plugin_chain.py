@@ -10,11 +10,12 @@ import onnx
 import pytest
 from fields import Field, stack
 from onnx import TensorProto, helper
-from plugin_evaluator import HostKernels, evaluate, host_kernels
+from plugin_evaluator import HostKernels, evaluate, host_kernels, run_op
 
 from hhrnet_deploy.config import DecodeConfig
 from hhrnet_deploy.decode import decode_heads
-from hhrnet_deploy.decode.plugin_ops import DOMAIN, PEOPLE
+from hhrnet_deploy.decode.launch_table import Dims
+from hhrnet_deploy.decode.plugin_ops import DOMAIN, OPS, PEOPLE
 from hhrnet_deploy.errors import InputError
 from hhrnet_deploy.export.decode_ops import metadata_of, with_decode, without_decode
 from hhrnet_deploy.people import People
@@ -125,6 +126,30 @@ def test_float16_heads_go_into_the_ops_uncast(flip: bool, kernels: HostKernels) 
     assert compare(arrays, COCO, DecodeConfig(), kernels) > 0
     model = with_decode(heads_model(COCO, flip=flip, half=True), DecodeConfig())
     assert not [node for node in model.graph.node if node.name.endswith("to_wire")]
+
+
+@pytest.mark.parametrize("kind", ["bytes", "zeros", "ones", "nan", "huge"])
+@pytest.mark.parametrize("name", OPS)
+def test_an_op_survives_whatever_the_builder_times_it_on(name: str, kind: str, kernels: HostKernels) -> None:
+    """Indices, counts and loops are bounded by shapes, not by data."""
+    op, config = OPS[name], DecodeConfig(max_people=9)
+    levels = 1 if name == "aggregate" else 2
+    dims = Dims(2, 5, levels, 12, 20, 24, 40, 48, 80, 9)
+    rng = np.random.default_rng(5)
+    inputs = []
+    for buffer in op.kernel.inputs:
+        dtype = np.int32 if buffer.dtype == "int32" else np.float32
+        made = rng.integers(0, 256, (*buffer.shape(dims), 4), np.uint8).view(dtype)[..., 0]
+        plain = {"bytes": made, "zeros": 0, "ones": 1, "nan": np.nan, "huge": 3e38}[kind]
+        if dtype == np.int32:
+            plain = {"nan": -1, "huge": 2**31 - 1}.get(kind, plain)
+        inputs.append(np.full(made.shape, plain, dtype) if kind != "bytes" else np.ascontiguousarray(made))
+    if name == "group":
+        inputs[-1][0] = 0  # an image that is not known to be unusable goes all the way
+    outputs = run_op(op, inputs, op.attribute_values(config, 5, levels), kernels)
+    if name == "group":
+        assert (outputs[4] >= -1).all()
+        assert (outputs[4] <= dims.capacity).all()
 
 
 def test_empty_images_and_unusable_ones(kernels: HostKernels) -> None:
