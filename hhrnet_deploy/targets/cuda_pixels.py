@@ -47,10 +47,7 @@ def read_pixels(value: Any, stream: int) -> DevicePixels:
     Raises:
         InputError: another type, another card, or not dense.
     """
-    pixels = _from_dlpack(value, stream) if hasattr(value, "__dlpack__") else _from_interface(value)
-    if 0 in pixels.shape:
-        raise InputError(f"The {type(value).__name__} on the card is empty: shape {pixels.shape}.")
-    return pixels
+    return _from_dlpack(value, stream) if hasattr(value, "__dlpack__") else _from_interface(value)
 
 
 class _Tensor(ctypes.Structure):
@@ -100,13 +97,21 @@ def _check(value: Any, is_uint8: bool, kind: str, shape: tuple[int, ...], stride
     """One element is one byte, so strides in elements (DLPack) and in bytes are the same."""
     if not is_uint8:
         raise InputError(f"The {type(value).__name__} on the card has to be uint8, got {kind}.")
-    dense, size = [], 1
-    for side in reversed(shape):
-        dense.append(size)
-        size *= side
-    if strides is not None and tuple(strides) != tuple(reversed(dense)):
+    if 0 in shape:
+        raise InputError(f"The {type(value).__name__} on the card is empty: shape {shape}.")
+    if strides is not None and not _is_dense(shape, strides):
         raise InputError(
             f"The {type(value).__name__} on the card has to be dense, (H, W, 3) or (N, H, W, 3), got shape {shape} "
             f"with strides {tuple(strides)}.",
             hint="Copy it on the card first, for example tensor.permute(1, 2, 0).contiguous() in PyTorch.",
         )
+
+
+def _is_dense(shape: tuple[int, ...], strides: tuple[int, ...]) -> bool:
+    """In rows, without gaps; the stride of a side of length 1 means nothing."""
+    size = 1
+    for side, stride in zip(reversed(shape), reversed(strides), strict=True):
+        if side > 1 and stride != size:
+            return False
+        size *= side
+    return True

@@ -151,14 +151,13 @@ class CudaRunner(Runner):
     def _begin(
         self, images: Any, config: DecodeConfig | None, size: Size | None, decoder: Decoder
     ) -> tuple[Ticket, Reader]:
-        assert self._session is not None
+        pipeline = self.session.pipeline
         settings = self.settings(config or DecodeConfig())
         if self.info.outputs == "people" and decoder != "native":
             raise InputError(
                 f"{self.info.name} decodes inside the engine; the decoder {decoder} was asked for.",
                 hint="Leave --decoder out, or build an engine with heads as outputs.",
             )
-        pipeline = self._session.pipeline
         if is_on_card(images):
             self._need_uint8()
             read = read_pixels(images, pipeline.streams["upload"].handle)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from hhrnet_deploy.files import sha256_of, write_bytes
 
 _MAGIC = b"hhrnet kernel cache 1\n"
 _DIGEST = 32
+_UNFINISHED = re.compile(r"\.(.+)\.[0-9a-f]{8}\.part")  # bundle.py: writing_bundle
 
 
 class KernelCache:
@@ -79,9 +81,13 @@ class KernelCache:
 
 
 def beside(folder: Path, cache_dir: Path | None) -> Path:
-    """Where the kernels of the bundle ``folder`` are kept: ``NAME.kernels`` beside it, or in ``cache_dir``."""
+    """Where the kernels of the bundle ``folder`` are kept: ``NAME.kernels`` beside it, or in ``cache_dir``.
+
+    A bundle that is being written has its final name already.
+    """
     resolved = folder.resolve()
-    return (cache_dir or resolved.parent) / f"{resolved.name}.kernels"
+    unfinished = _UNFINISHED.fullmatch(resolved.name)
+    return (cache_dir or resolved.parent) / f"{unfinished[1] if unfinished else resolved.name}.kernels"
 
 
 def identity_of(release: str, driver: int, card: str, plan: Path) -> str:

@@ -14,7 +14,7 @@ import pytest
 
 from hhrnet_deploy.errors import BundleError, HHRNetError, InputError
 from hhrnet_deploy.pipeline.build import build_engine
-from hhrnet_deploy.targets import tensorrt_rtx, trt_builder, trt_target
+from hhrnet_deploy.targets import cuda_ready, tensorrt_rtx, trt_builder, trt_target
 from hhrnet_deploy.targets.bundle import Bundle, read_bundle, read_layers
 from hhrnet_deploy.targets.graph import read_graph
 from hhrnet_deploy.targets.opening import open_engine
@@ -30,7 +30,7 @@ CARDS = {"compute_capabilities": ("8.9",)}
 
 @pytest.fixture(autouse=True)
 def no_card(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (tensorrt_rtx, trt_target):
+    for module in (tensorrt_rtx, trt_target, cuda_ready):
         monkeypatch.setattr(module, "compute_capability", lambda: None)
 
 
@@ -249,5 +249,5 @@ def test_opening_says_what_is_missing(tiny_onnx_fixed: Path, tmp_path: Path, mon
         open_engine(tmp_path / "e")
     monkeypatch.setattr(trt_target, "compute_capability", lambda: "sm_89")
     runner = open_engine(tmp_path / "e")
-    with pytest.raises(HHRNetError, match="does not run them"), runner:
+    with pytest.raises(HHRNetError, match="cannot run here: no NVIDIA GPU is visible"), runner:
         runner.heads(np.zeros((2, 64, 96, 3), np.uint8))
