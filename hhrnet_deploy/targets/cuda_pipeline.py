@@ -87,7 +87,6 @@ class Pipeline:
         self.contexts: dict[int, PlanContext] = {}
         self._slots = [Slot(driver) for _ in range(SLOTS)]
         self._busy = [False] * SLOTS
-        self._turn = 0
         self._changed = threading.Condition()
         self.issuing = threading.Lock()  # held while a batch is enqueued, or captured
         self._plans: OrderedDict[Batch, BatchPlan] = OrderedDict()
@@ -108,20 +107,24 @@ class Pipeline:
     def start(self, batch: Batch, pixels: Pixels) -> Ticket:
         """Stage and enqueue a batch; waits on the host only for a free slot.
 
+        A thread that holds tickets of its own may wait for itself here: it calls `start_now`.
+
         Raises:
             InputError: the engine was not built for it.
             CudaError: memory, a launch or the network failed.
         """
-        with self.issuing:  # batches are enqueued whole, one after the other
-            plan = self._planned(batch)
+        with self._changed:
+            self._changed.wait_for(lambda: not all(self._busy))
             number = self._take()
-            try:
-                with without_frames(), self.driver.current(f"running {self.engine.facts.name}"):
-                    self._start(self._slots[number], plan, batch, pixels)
-            except BaseException:
-                self._abandon(number)
-                raise
-        return Ticket(number, plan, pixels)
+        return self._issue(number, batch, pixels)
+
+    def start_now(self, batch: Batch, pixels: Pixels) -> Ticket | None:
+        """As `start`; None when no slot is free."""
+        with self._changed:
+            if all(self._busy):
+                return None
+            number = self._take()
+        return self._issue(number, batch, pixels)
 
     def finish(self, ticket: Ticket, read: Callable[[Result], Read]) -> Read:
         """Wait for a batch and read its result; its slot is free again.
@@ -184,6 +187,17 @@ class Pipeline:
             self.streams.clear()
             self._plans.clear()
 
+    def _issue(self, number: int, batch: Batch, pixels: Pixels) -> Ticket:
+        try:
+            # Batches are enqueued whole, one after the other.
+            with self.issuing, without_frames(), self.driver.current(f"running {self.engine.facts.name}"):
+                plan = self._planned(batch)
+                self._start(self._slots[number], plan, batch, pixels)
+        except BaseException:
+            self._abandon(number)
+            raise
+        return Ticket(number, plan, pixels)
+
     def _start(self, slot: Slot, plan: BatchPlan, batch: Batch, pixels: Pixels) -> None:
         slot.make_room(plan, self.engine.facts, batch)
         runs = Contexts(self.engine, self.contexts, self.streams["network"].handle)
@@ -216,12 +230,9 @@ class Pipeline:
         return self._plans[batch]
 
     def _take(self) -> int:
-        """The slots take turns, so that a batch never waits for a younger one."""
-        with self._changed:
-            number, self._turn = self._turn, (self._turn + 1) % SLOTS
-            self._changed.wait_for(lambda: not self._busy[number])
-            self._busy[number] = True
-            return number
+        number = self._busy.index(False)
+        self._busy[number] = True
+        return number
 
     def _release(self, number: int) -> None:
         with self._changed:

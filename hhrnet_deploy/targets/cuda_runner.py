@@ -16,7 +16,6 @@ from hhrnet_deploy.targets.cuda_people import UnusableHeadsError, check_baked, g
 from hhrnet_deploy.targets.cuda_photos import PhotoBatch, photo_batches
 from hhrnet_deploy.targets.cuda_pipeline import Pixels, Result, Ticket
 from hhrnet_deploy.targets.cuda_pixels import is_on_card, read_pixels
-from hhrnet_deploy.targets.cuda_plan import SLOTS
 from hhrnet_deploy.targets.cuda_session import Opening, Session
 from hhrnet_deploy.targets.runner import Decoder, Images, Runner, RunnerInfo, Size
 
@@ -115,9 +114,12 @@ class CudaRunner(Runner):
         stream = pipeline.streams["upload"].handle
         try:
             for batch in photo_batches(self, photos, config.model_copy(update={"decode": decode}), stream):
-                if len(running) == SLOTS:
+                pixels = batch.pixels()
+                ticket = pipeline.start_now(batch.batch, pixels)
+                while ticket is None and running:
                     self._collect(running.popleft(), decode, answers)
-                running.append((batch, pipeline.start(batch.batch, batch.pixels())))
+                    ticket = pipeline.start_now(batch.batch, pixels)
+                running.append((batch, ticket or pipeline.start(batch.batch, pixels)))
             while running:
                 self._collect(running.popleft(), decode, answers)
         finally:

@@ -14,6 +14,9 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
+from hhrnet_deploy.config import DecodeConfig
+from hhrnet_deploy.decode import decode_heads
+
 CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p)
 ILLEGAL_ADDRESS, OK = 700, 0
 
@@ -40,9 +43,39 @@ _TYPES = {"tensor(float)": DataType.FLOAT, "tensor(uint8)": DataType.UINT8, "ten
 _NUMPY = {DataType.FLOAT: np.float32, DataType.UINT8: np.uint8, DataType.INT32: np.int32}
 
 
-def write_plan(path: Path, onnx: Path, profiles: list[Any] | None = None) -> None:
-    """``profiles``: (smallest, largest) input shapes; None for a graph with one shape."""
-    path.write_text(json.dumps({"onnx": str(onnx), "profiles": profiles or []}))
+def write_plan(path: Path, onnx: Path, profiles: list[Any] | None = None, decode: DecodeConfig | None = None) -> None:
+    """A plan that `make_module` opens.
+
+    Args:
+        path: the file.
+        onnx: what it runs; it returns heads.
+        profiles: (smallest, largest) input shapes; None for a graph with one shape.
+        decode: have the engine decode inside, as one with the plugin does.
+    """
+    settings = None if decode is None else decode.model_dump_json()
+    path.write_text(json.dumps({"onnx": str(onnx), "profiles": profiles or [], "decode": settings}))
+
+
+def _decoded(heads: list[Any], config: DecodeConfig) -> dict[str, Any]:
+    """What a plugin returns: fixed places, and garbage in those that nobody takes."""
+    found = decode_heads(tuple(heads), config=config)
+    joints = heads[1].shape[1]
+    places = config.max_people * joints
+    out = {
+        name: np.full((len(found), *shape), 9e9, np.float32) for name, shape in _people_shapes(joints, places).items()
+    }
+    for number, people in enumerate(found):
+        out["keypoints"][number, : len(people)] = people.keypoints
+        out["scores"][number, : len(people)] = people.scores
+        out["joint_tags"][number, : len(people)] = people.tags
+    return {**out, "count": np.array([len(people) for people in found], np.int32)}
+
+
+def _people_shapes(joints: int, places: int) -> dict[str, tuple[int, ...]]:
+    return {
+        **{"keypoints": (places, joints, 3), "scores": (places,)},
+        **{"joint_tags": (places, joints, 2), "person_tags": (places, 2)},
+    }
 
 
 def make_module(sim: ctypes.CDLL, *, rtx: bool = False) -> types.ModuleType:
@@ -73,8 +106,17 @@ def make_module(sim: ctypes.CDLL, *, rtx: bool = False) -> types.ModuleType:
             Engine.alive += 1
             self.runtime = runtime
             self.session = onnxruntime.InferenceSession(plan["onnx"], providers=["CPUExecutionProvider"])
-            self.tensors = {one.name: one for one in (*self.session.get_inputs(), *self.session.get_outputs())}
+            self.decode = DecodeConfig.model_validate_json(plan["decode"]) if plan["decode"] else None
             self.inputs = [one.name for one in self.session.get_inputs()]
+            sides = {one.name: tuple(one.shape) for one in (*self.session.get_inputs(), *self.session.get_outputs())}
+            types = {one.name: one.type for one in (*self.session.get_inputs(), *self.session.get_outputs())}
+            self.heads = [name for name in sides if name not in self.inputs]
+            if self.decode is not None:
+                joints = int(sides["fine"][1])
+                people = {**_people_shapes(joints, self.decode.max_people * joints), "count": ()}
+                sides = {self.inputs[0]: sides[self.inputs[0]], **{name: ("n", *one) for name, one in people.items()}}
+                types |= dict.fromkeys(people, "tensor(float)") | {"count": "tensor(int32)"}
+            self.tensors = {name: (side, types[name]) for name, side in sides.items()}
             self.profiles = plan["profiles"]
             self.num_io_tensors = len(self.tensors)
             self.num_optimization_profiles = max(1, len(self.profiles))
@@ -89,10 +131,10 @@ def make_module(sim: ctypes.CDLL, *, rtx: bool = False) -> types.ModuleType:
             return TensorIOMode.INPUT if name in self.inputs else TensorIOMode.OUTPUT
 
         def get_tensor_dtype(self, name: str) -> str:
-            return _TYPES[self.tensors[name].type]
+            return _TYPES[self.tensors[name][1]]
 
         def get_tensor_shape(self, name: str) -> tuple[int, ...]:
-            return tuple(side if isinstance(side, int) else -1 for side in self.tensors[name].shape)
+            return tuple(side if isinstance(side, int) else -1 for side in self.tensors[name][0])
 
         def get_tensor_profile_shape(self, name: str, profile: int) -> list[tuple[int, ...]]:
             smallest, largest = self.profiles[profile]
@@ -102,6 +144,8 @@ def make_module(sim: ctypes.CDLL, *, rtx: bool = False) -> types.ModuleType:
             """Of a tensor, for an input of ``shape``."""
             if name in self.inputs:
                 return shape
+            if self.decode is not None:
+                return shape[0], *self.get_tensor_shape(name)[1:]
             height, width = shape[1:3] if shape[3] == 3 else shape[2:4]
             down = 4 if name.startswith("coarse") else 2
             return shape[0], self.get_tensor_shape(name)[1], height // down, width // down
@@ -166,9 +210,10 @@ def make_module(sim: ctypes.CDLL, *, rtx: bool = False) -> types.ModuleType:
                         return ILLEGAL_ADDRESS
                     block = (ctypes.c_ubyte * size).from_address(address)
                     arrays[name] = np.frombuffer(block, dtype).reshape(sides)
-                outputs = [name for name in arrays if name not in engine.inputs]
                 feed = {name: arrays[name].copy() for name in engine.inputs}
-                for name, value in zip(outputs, engine.session.run(outputs, feed), strict=True):
+                made = engine.session.run(engine.heads, feed)
+                named = dict(zip(engine.heads, made, strict=True))
+                for name, value in (named if engine.decode is None else _decoded(made, engine.decode)).items():
                     arrays[name][...] = value
                 return OK
 
@@ -203,5 +248,6 @@ def make_module(sim: ctypes.CDLL, *, rtx: bool = False) -> types.ModuleType:
         setattr(module, thing.__name__, thing)
     module.runs = module.cache_hits = 0  # type: ignore[attr-defined]
     module.callbacks = []  # type: ignore[attr-defined]
+    module.QuickPluginCreationRequest = object  # type: ignore[attr-defined]  # plans bring their kernels
     module.refuse_contexts = False  # type: ignore[attr-defined]
     return module

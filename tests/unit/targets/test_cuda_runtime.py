@@ -60,10 +60,10 @@ def info_of(onnx: Path, **changes: Any) -> RunnerInfo:
 
 
 def on_card(card: Card, onnx: Path, profiles: Any = (LANDSCAPE, PORTRAIT), **changes: Any) -> CudaRunner:
-    plan = card.folder / "model.plan"
-    write_plan(plan, onnx, list(profiles))
+    plan, decode = card.folder / "model.plan", changes.get("decode")
+    write_plan(plan, onnx, list(profiles), decode)
     changes = {"max_batch": max((largest[0] for _, largest in profiles), default=None), **changes}
-    return CudaRunner(info_of(onnx, **changes), Opening(plan, "tensorrt", lambda: card.trt))
+    return CudaRunner(info_of(onnx, **changes), Opening(plan, "tensorrt", lambda: card.trt, decode=decode))
 
 
 def on_host(onnx: Path) -> OnnxRuntimeRunner:
@@ -126,6 +126,28 @@ def test_heads_and_several_scales_come_to_the_host(card: Card, tiny_onnx: Path) 
         assert_same(runner.people(draw(1), CONFIG, decoder="reference"), host.people(draw(1), CONFIG))
 
 
+def test_people_that_an_engine_with_the_plugin_returns(card: Card, tiny_onnx_flip: Path) -> None:
+    with (
+        on_host(tiny_onnx_flip) as host,
+        on_card(card, tiny_onnx_flip, outputs="people", decode=CONFIG) as runner,
+    ):
+        for count in (1, 3):
+            assert_same(runner.people(draw(count), CONFIG), host.people(draw(count), CONFIG))
+        assert card.trt.runs == 2
+        few = CONFIG.model_copy(update={"max_output": 2})
+        assert_same(runner.people(draw(1), few), host.people(draw(1), few))
+        with pytest.raises(InputError, match="flip True"):
+            runner.people(draw(1), CONFIG.model_copy(update={"flip": False}))
+        with pytest.raises(InputError, match="its heads never leave"):
+            runner.heads(draw(1))
+        with pytest.raises(InputError, match="one scale at a time"):
+            runner.people([(1.0, draw(1)), (0.5, draw(1))], CONFIG)
+        with pytest.raises(InputError, match="in pixels of its input"):
+            runner.people(draw(1), CONFIG, size=(50, 50))
+        with pytest.raises(InputError, match="the decoder reference was asked for"):
+            runner.people(draw(1), CONFIG, decoder="reference")
+
+
 @several_orders
 def test_batches_in_flight_keep_their_own_people(card: Card, tiny_onnx: Path) -> None:
     shapes = [(1, 64, 96), (3, 96, 64), (2, 64, 256), (3, 64, 64), (1, 256, 64), (2, 64, 96), (3, 64, 128)]
@@ -171,6 +193,23 @@ def test_people_from_several_threads(card: Card, tiny_onnx: Path) -> None:
         for seed, people in found.items():
             assert_same(people, expected[seed])
         assert len(found) == 4
+
+
+def test_photos_and_batches_of_two_threads_do_not_wait_for_each_other(card: Card, tiny_onnx: Path) -> None:
+    rng = np.random.default_rng(6)
+    photos = [rng.integers(0, 256, (40 + 9 * number, 60, 3), np.uint8) for number in range(5)]
+    config = InferenceConfig(short_side=64, decode=CONFIG)
+    with on_card(card, tiny_onnx) as runner:
+        alone = runner.people_in_photos(photos, config)
+        expected = runner.people(draw(1), CONFIG)
+        futures: list[Any] = []
+        thread = threading.Thread(target=lambda: futures.extend(runner.submit(draw(1), CONFIG) for _ in range(6)))
+        thread.start()
+        assert_same(runner.people_in_photos(photos, config), alone)
+        thread.join(timeout=120)
+        for future in futures:
+            assert_same(future.result(timeout=120), expected)
+        assert len(futures) == 6
 
 
 class OnCard:
