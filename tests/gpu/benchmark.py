@@ -22,6 +22,7 @@ from card_engines import TorchOnCard, engines_here
 from fields import Field, stack
 
 from hhrnet_deploy.config import DecodeConfig
+from hhrnet_deploy.errors import HHRNetError
 from hhrnet_deploy.heads import Heads
 from hhrnet_deploy.targets.cuda_facts import Batch
 from hhrnet_deploy.targets.cuda_graphs import capture
@@ -216,11 +217,16 @@ def main() -> None:
         engines, refused = runners(Path(folder), options.preset, max(batches))
         for engine in engines:
             with engine as runner:
-                rows += [throughput_row(runner, batch, (512, 512)) for batch in batches]
+                for batch in batches:
+                    try:
+                        rows.append(throughput_row(runner, batch, (512, 512)))
+                    except (HHRNetError, RuntimeError) as error:  # PyTorch's out of memory is a RuntimeError
+                        refused[f"{runner.info.target}, batch {batch}"] = str(error)
     bandwidth_gb = round(rate / 1e9, 1)
     document = {"machine": machine(), "copy_gb_per_s": bandwidth_gb, "decode": decode, "throughput": rows}
     print(json.dumps(document | {"engines_refused": refused}, indent=1))
-    print(f"\n{document['machine']}\n\nCopy on the card: {bandwidth_gb} GB/s\n\n{table(decode)}\n\n{table(rows)}")
+    print(f"\n{document['machine']}\n\nCopy on the card: {bandwidth_gb} GB/s\n\n{table(decode)}\n")
+    print(table(rows) if rows else f"no engine ran: {refused}")
 
 
 if __name__ == "__main__":

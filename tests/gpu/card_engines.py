@@ -55,7 +55,8 @@ class TorchEngine:
 
         mean = torch.tensor((0.485, 0.456, 0.406), device="cuda:0").view(1, 3, 1, 1)
         std = torch.tensor((0.229, 0.224, 0.225), device="cuda:0").view(1, 3, 1, 1)
-        with torch.inference_mode(), torch.cuda.stream(torch.cuda.ExternalStream(stream)):
+        exact = torch.backends.cudnn.flags(allow_tf32=False)
+        with torch.inference_mode(), exact, torch.cuda.stream(torch.cuda.ExternalStream(stream)):
             pixels = _view(addresses["image"], infer.shape, "|u1")
             planes = ((pixels.permute(0, 3, 1, 2).float() / 255 - mean) / std).to(self._dtype)
             for name, value in zip(("coarse", "fine"), self._network(planes), strict=True):

@@ -21,9 +21,7 @@ command -v cmake >/dev/null || "${pip[@]}" cmake
 
 if ! ls "$kit"/built/pycuda-*.whl >/dev/null 2>&1; then
     echo "building pycuda, once"
-    CUDA_ROOT=$(dirname "$(dirname "$(command -v nvcc)")") \
-        "$venv/bin/python" -m pip wheel --quiet --no-deps --no-index --no-build-isolation -w "$kit/built" \
-        "$kit"/wheels/pycuda-*.tar.gz
+    "$venv/bin/python" tests/gpu/build_pycuda.py "$kit"/wheels/pycuda-*.tar.gz "$kit/built"
 fi
 "${pip[@]}" --no-deps pycuda
 if ls "$kit"/rtx/libtensorrt_rtx.so.*.xz.0 "$kit"/rtx/libtensorrt_rtx.so.*.xz.1 >/dev/null 2>&1; then
