@@ -44,7 +44,7 @@ def heads_of(field: Field, images: int) -> Heads:
     return Heads(*stack([drawn[number % len(drawn)] for number in range(images)]))
 
 
-def timed(card: Card, run: Callable[[], None], stream: Any, rounds: int = ROUNDS) -> dict[str, float]:
+def timed(card: Card, run: Callable[[], None], stream: Any, rounds: int) -> dict[str, float]:
     """Median and 95th percentile in microseconds, by events."""
     pairs = [(card.driver.event(timing=True), card.driver.event(timing=True)) for _ in range(rounds)]
     for _ in range(10):
@@ -70,7 +70,7 @@ def bandwidth(card: Card) -> float:
     return 2 * size / (took["p50_us"] * 1e-6)
 
 
-def decode_row(card: Card, name: str, heads: Heads, rate: float) -> dict[str, Any]:
+def decode_row(card: Card, name: str, heads: Heads, rate: float, rounds: int = ROUNDS) -> dict[str, Any]:
     """Times of one batch of heads that lie on the card."""
     with card.driver.current("timing"), Decoding(card, heads, DecodeConfig()) as decoding:
         decoding.issue()
@@ -78,13 +78,15 @@ def decode_row(card: Card, name: str, heads: Heads, rate: float) -> dict[str, An
         people = [len(one) for one in decoding.people()]
         stream = card.pipeline.streams["decode"]
         graph = capture(stream.handle, lambda: decoding.issue(decoding.launches))
-        whole = timed(card, lambda: graph.launch(stream.handle), stream)
+        whole = timed(card, lambda: graph.launch(stream.handle), stream, rounds)
         graph.close()
-        each = {one.kernel: timed(card, lambda op=one: decoding.issue([op]), stream) for one in decoding.launches}
+        each = {
+            one.kernel: timed(card, lambda op=one: decoding.issue([op]), stream, rounds) for one in decoding.launches
+        }
         started = time.perf_counter()
-        for _ in range(ROUNDS):
+        for _ in range(rounds):
             decoding.issue(decoding.launches)
-        launch = (time.perf_counter() - started) / ROUNDS
+        launch = (time.perf_counter() - started) / rounds
         stream.synchronize()
         moved = _bytes(decoding)
     return {

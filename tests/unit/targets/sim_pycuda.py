@@ -88,6 +88,11 @@ class Stream(_Handle):
 class Event(_Handle):
     _destroy = "cuEventDestroy_v2"
 
+    def time_since(self, earlier: Event) -> float:
+        milliseconds = ctypes.c_float()
+        self.api("cuEventElapsedTime_v2", ctypes.byref(milliseconds), earlier.value, self.value)
+        return milliseconds.value
+
     def record(self, stream: Stream) -> None:
         self.api("cuEventRecord", self.value, stream.value)
 

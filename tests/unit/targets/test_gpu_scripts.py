@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import sim_card
+from sim_trt import write_plan
 
 GPU = Path(__file__).parents[2] / "gpu"
 DECODE = Path(__file__).parents[1] / "decode"
@@ -32,6 +33,7 @@ def scripts(library: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
 
     monkeypatch.setattr(card, "fatbin_file", lambda: tmp_path / "kernels.fatbin")
     made = card.Card()
+    made.folder, made.trt = tmp_path, simulated.trt
     yield made, test_gpu_1_kernels, test_gpu_3_warp
     made.close()
     assert library.sim_live() == 0
@@ -57,3 +59,28 @@ def test_different_people_are_noticed(scripts: Any) -> None:
     other = card.decode(heads, config.model_copy(update={"detection_threshold": 0.5}), size)
     with pytest.raises(AssertionError):
         kernels.assert_equal(found, other, "field 3")
+
+
+def test_the_benchmark_measures_what_its_tables_show(scripts: Any, tiny_onnx: Path) -> None:
+    import benchmark
+    from fields import Field
+    from test_cuda_runtime import LANDSCAPE, info_of
+
+    from hhrnet_deploy.targets.cuda_runner import CudaRunner
+    from hhrnet_deploy.targets.cuda_session import Opening
+
+    card, _, _ = scripts
+    heads = benchmark.heads_of(Field(people=2, width=32, height=32), 2)
+    row = benchmark.decode_row(card, "two people", heads, 1e9, rounds=2)
+    assert (row["images"], row["p50_us"], row["p95_us"]) == (2, 500.0, 500.0)
+    assert row["people_per_image"] > 0
+    assert row["kernels"].keys() == {"aggregate_flip", "peaks", "group", "refine"}
+    # Heads once, heat and tags written and read by three kernels: megabytes over 1 GB/s.
+    assert row["floor_us"] == pytest.approx(1000 * row["megabytes"], rel=0.05)
+    plan = card.folder / "model.plan"
+    write_plan(plan, tiny_onnx, [LANDSCAPE])
+    with CudaRunner(info_of(tiny_onnx, max_batch=4), Opening(plan, "tensorrt", lambda: card.trt)) as runner:
+        row = benchmark.throughput_row(runner, 1, (64, 64), seconds=0.01)
+    card.trt.callbacks.clear()
+    assert row["ratio"] == pytest.approx(row["images_per_second"] / row["network_only"], rel=0.1)
+    assert "| 64x64 |" in benchmark.table([row])

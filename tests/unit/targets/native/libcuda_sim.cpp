@@ -1,9 +1,10 @@
-// A CUDA driver without a card: the calls that the runtime makes, with the kernels of kernels.cu run on the host.
+// A CUDA driver without a card: the calls that the runtime makes, with the kernels of kernels.cu run on the
+// host.
 //
-// It is as unhelpful as a card may be. Work runs only when somebody waits for it, one operation at a time, taken from
-// the streams at random (SIM_SEED), so that a missing event shows. New memory holds garbage. An address outside live
-// memory makes the operation fail with "illegal memory access". A call without a current context fails. Memory is
-// limited (SIM_MEMORY, bytes).
+// It is as unhelpful as a card may be. Work runs only when somebody waits for it, one operation at a time,
+// taken from the streams at random (SIM_SEED), so that a missing event shows. New memory holds garbage. An
+// address outside live memory makes the operation fail with "illegal memory access". A call without a current
+// context fails. Memory is limited (SIM_MEMORY, bytes).
 #include <cstdio>
 #include <cstdlib>
 #include <deque>
@@ -21,8 +22,18 @@
 
 namespace sim {
 
-enum { kOk = 0, kInvalidValue = 1, kOutOfMemory = 2, kInvalidContext = 201, kInvalidHandle = 400, kNotFound = 500,
-       kIllegalAddress = 700, kNotSupported = 801, kCaptureUnsupported = 900, kDeadlock = 999 };
+enum {
+    kOk = 0,
+    kInvalidValue = 1,
+    kOutOfMemory = 2,
+    kInvalidContext = 201,
+    kInvalidHandle = 400,
+    kNotFound = 500,
+    kIllegalAddress = 700,
+    kNotSupported = 801,
+    kCaptureUnsupported = 900,
+    kDeadlock = 999
+};
 
 using Done = std::shared_ptr<bool>;
 
@@ -33,7 +44,7 @@ struct Op {
 
 struct Stream {
     std::deque<Op> queue;
-    bool busy = false;       // one of its operations is running in some thread
+    bool busy = false;  // one of its operations is running in some thread
     bool capturing = false;
     std::vector<Op> captured;
 };
@@ -91,7 +102,8 @@ bool step() {
     std::unique_lock<std::recursive_mutex> held(lock);
     std::vector<Stream*> ready;
     for (Stream* stream : streams)
-        if (!stream->busy && !stream->queue.empty() && (!stream->queue.front().waits || *stream->queue.front().waits))
+        if (!stream->busy && !stream->queue.empty() &&
+            (!stream->queue.front().waits || *stream->queue.front().waits))
             ready.push_back(stream);
     if (ready.empty()) return false;
     Stream* stream = ready[dice()() % ready.size()];
@@ -242,14 +254,14 @@ int cuCtxSynchronize() {
     });
 }
 int cuGetErrorString(int code, const char** text) {
-    *text = code == kOutOfMemory         ? "out of memory"
-            : code == kIllegalAddress    ? "an illegal memory access was encountered"
-            : code == kInvalidContext    ? "invalid device context"
-            : code == kInvalidHandle     ? "invalid resource handle"
-            : code == kNotFound          ? "named symbol not found"
+    *text = code == kOutOfMemory          ? "out of memory"
+            : code == kIllegalAddress     ? "an illegal memory access was encountered"
+            : code == kInvalidContext     ? "invalid device context"
+            : code == kInvalidHandle      ? "invalid resource handle"
+            : code == kNotFound           ? "named symbol not found"
             : code == kCaptureUnsupported ? "operation not permitted when stream is capturing"
-            : code == kDeadlock          ? "the simulated card waits for ever"
-                                         : "simulated failure";
+            : code == kDeadlock           ? "the simulated card waits for ever"
+                                          : "simulated failure";
     return kOk;
 }
 
@@ -356,13 +368,18 @@ int cuEventRecord(void* handle, void* stream) {
     if (int bad = begin()) return bad;
     Done done = std::make_shared<bool>(false);
     static_cast<Event*>(handle)->done = done;
-    if (!stream || uintptr_t(stream) <= 2) return *done = true, kOk;  // the default streams are always idle here
+    if (!stream || uintptr_t(stream) <= 2)
+        return *done = true, kOk;  // the default streams are always idle here
     return enqueue(stream, {[=] { return *done = true, int(kOk); }, nullptr});
 }
 int cuStreamWaitEvent(void* stream, void* handle, unsigned) {
     if (int bad = begin()) return bad;
     Done done = static_cast<Event*>(handle)->done;
     return done ? enqueue(stream, {nullptr, done}) : int(kOk);
+}
+int cuEventElapsedTime_v2(float* milliseconds, void* first, void* last) {
+    const bool over = *static_cast<Event*>(first)->done && *static_cast<Event*>(last)->done;
+    return *milliseconds = 0.5f, over ? begin() : int(kInvalidValue);
 }
 int cuEventSynchronize(void* handle) {
     if (int bad = begin()) return bad;
@@ -380,8 +397,8 @@ int cuModuleGetFunction(void** function, void*, const char* name) {
     return kNotFound;
 }
 int cuFuncSetBlockShape(void*, int, int, int) { return begin(); }
-int cuLaunchKernel(void* function, unsigned x, unsigned y, unsigned z, unsigned threads, unsigned, unsigned, unsigned,
-                   void* stream, void**, void** extra) {
+int cuLaunchKernel(void* function, unsigned x, unsigned y, unsigned z, unsigned threads, unsigned, unsigned,
+                   unsigned, void* stream, void**, void** extra) {
     if (int bad = begin()) return bad;
     const char* data = nullptr;
     size_t size = 0;
