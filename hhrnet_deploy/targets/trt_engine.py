@@ -20,8 +20,6 @@ from hhrnet_deploy.targets.trt_callbacks import Log, make_logger
 from hhrnet_deploy.targets.trt_kernel_cache import KernelCache
 from hhrnet_deploy.targets.trt_plugins import plugin_kind, register_plugins
 
-_TYPES = {"FLOAT": "float32", "HALF": "float16", "INT32": "int32", "UINT8": "uint8"}
-
 
 class PlanEngine:
     """One deserialised plan.
@@ -176,11 +174,14 @@ def _describe(trt: Any, engine: Any, name: str, decode: DecodeConfig | None) -> 
 
 
 def _type_of(trt: Any, engine: Any, tensor: str) -> str:
+    names = {
+        trt.DataType.FLOAT: "float32",
+        trt.DataType.HALF: "float16",
+        trt.DataType.INT32: "int32",
+        trt.DataType.UINT8: "uint8",
+    }
     found = engine.get_tensor_dtype(tensor)
-    for member, name in _TYPES.items():
-        if found == getattr(trt.DataType, member):
-            return name
-    return str(found)
+    return names.get(found, str(found))
 
 
 def _ranges(engine: Any, layout: str) -> tuple[Range, ...]:
