@@ -6,7 +6,7 @@ curand, which is not needed here. Where there is no driver to link with, an empt
 
 from __future__ import annotations
 
-import ctypes.util
+import os
 import shutil
 import subprocess
 import sys
@@ -21,15 +21,17 @@ def toolkit() -> Path | None:
     return next((place for place in places if (place / "include" / "cuda.h").is_file()), None)
 
 
-def driver_folder(scratch: Path) -> Path:
-    """A folder with ``libcuda.so`` to link with."""
+def driver_folder(scratch: Path, root: Path) -> Path:
+    """A folder with ``libcuda.so`` to link with: the driver's, the toolkit's stand-in, or an empty one."""
     folder = scratch / "driver"
     folder.mkdir()
-    name = ctypes.util.find_library("cuda")
     listing = subprocess.run(["ldconfig", "-p"], capture_output=True, text=True, check=False).stdout
-    found = [line.split(" => ")[1] for line in listing.splitlines() if name and line.split(" ")[0].strip() == name]
-    if found:
-        (folder / "libcuda.so").symlink_to(found[0])
+    listed = [line.split(" => ")[1] for line in listing.splitlines() if line.strip().startswith("libcuda.so.1 ")]
+    paths = [*os.environ.get("LD_LIBRARY_PATH", "").split(os.pathsep), "/usr/local/nvidia/lib64", "/usr/lib64"]
+    places = [*listed, *(f"{path}/libcuda.so.1" for path in paths if path), str(root / "lib64/stubs/libcuda.so")]
+    found = next((place for place in places if Path(place).is_file()), None)
+    if found is not None:
+        (folder / "libcuda.so").symlink_to(found)
         return folder
     options = ["-shared", "-fPIC", "-Wl,-soname,libcuda.so.1", "-x", "c", "/dev/null", "-o", str(folder / "libcuda.so")]
     subprocess.run(["gcc", *options], check=True)
@@ -47,8 +49,7 @@ def build(package: Path, out: Path) -> None:
         settings = {
             **{"CUDA_ROOT": str(root), "CUDA_INC_DIR": [str(root / "include")], "USE_SHIPPED_BOOST": True},
             **{"CUDA_ENABLE_CURAND": False, "CUDA_ENABLE_GL": False, "CUDADRV_LIBNAME": ["cuda"]},
-            **{"CUDADRV_LIB_DIR": [str(driver_folder(Path(scratch)))], "CXXFLAGS": ["-O2", "-w"]},
-            "LDFLAGS": ["-Wl,--no-as-needed"],
+            **{"CUDADRV_LIB_DIR": [str(driver_folder(Path(scratch), root))], "CXXFLAGS": ["-O2", "-w"]},
         }
         (source / "siteconf.py").write_text("".join(f"{name} = {value!r}\n" for name, value in settings.items()))
         command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-index", "--no-build-isolation"]
