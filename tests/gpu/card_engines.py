@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hhrnet_deploy.errors import HHRNetError
+from hhrnet_deploy.errors import GateFailedError, HHRNetError
 from hhrnet_deploy.targets.cuda_facts import EngineFacts, Range
 from hhrnet_deploy.targets.cuda_ops import Infer
 from hhrnet_deploy.targets.cuda_runner import CudaRunner
@@ -135,6 +135,8 @@ def engines_here(folder: Path, **options: Any) -> tuple[dict[str, Path], dict[st
             continue
         try:
             built[target] = build(target, folder / target, **options)
+        except GateFailedError:  # it was built and differs from its graph: that is a finding, not a refusal
+            raise
         except HHRNetError as error:
             refused[target] = str(error)
     return built, refused
