@@ -6,7 +6,6 @@ import tempfile
 import time
 from pathlib import Path
 
-import onnx
 from pydantic import BaseModel, ConfigDict
 
 from hhrnet_deploy.data.manifest import manifest_text
@@ -17,7 +16,7 @@ from hhrnet_deploy.quantize.calibration_set import DEFAULT_SET, CalibrationSet, 
 from hhrnet_deploy.quantize.collect import Calibration, calibrate, passes
 from hhrnet_deploy.quantize.emit import INT8_LEVELS, UINT8_LEVELS
 from hhrnet_deploy.quantize.histogram import DEFAULT_METHOD, Method
-from hhrnet_deploy.quantize.topology import read_topology
+from hhrnet_deploy.quantize.typed import measurable
 from hhrnet_deploy.targets.graph import Graph, read_graph
 
 
@@ -89,7 +88,7 @@ def calibrate_model(
     started = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="hhrnet-calibrate-") as scratch:
         graph = _graph(model, preset, Path(scratch), note)
-        topology = read_topology(onnx.load(str(graph.path)), source=str(graph.path))
+        topology = measurable(graph)
     chosen = open_calibration(calibration or DEFAULT_SET)
     if write_manifest is not None:
         write_text(write_manifest, manifest_text(chosen.manifest))

@@ -10,7 +10,6 @@ from hhrnet_deploy.pipeline.progress import Bar, Note, bar_or_nothing
 from hhrnet_deploy.pipeline.spec import EngineSpec
 from hhrnet_deploy.quantize.calibration_set import DEFAULT_SET, open_calibration
 from hhrnet_deploy.quantize.collect import passes
-from hhrnet_deploy.quantize.histogram import DEFAULT_METHOD
 from hhrnet_deploy.quantize.sensitivity import plot_sensitivity
 from hhrnet_deploy.quantize.typed import Source, TypedGraph, family_of, measured_source, save_graph, type_graph
 from hhrnet_deploy.targets.graph import Graph, Precision
@@ -61,7 +60,8 @@ def _typed(
     bar: Bar | None,
     budget: BudgetRequest | None,
 ) -> TypedGraph:
-    family, method = family_of(wanted.target), wanted.range_method or DEFAULT_METHOD
+    family = family_of(wanted.target)
+    method = wanted.range_method or family.method
     source = _measured(graph, wanted, note=note, bar=bar)
     if budget is None:
         return type_graph(source, precision, family, method=method)

@@ -14,7 +14,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from hhrnet_deploy.errors import InputError
-from hhrnet_deploy.quantize.histogram import DEFAULT_METHOD, Method
+from hhrnet_deploy.quantize.histogram import Method
 from hhrnet_deploy.quantize.plan import Placement, Role, Split
 from hhrnet_deploy.quantize.statistics import Statistics
 from hhrnet_deploy.quantize.topology import CONVOLUTIONS, Topology, attribute, ordered
@@ -35,6 +35,7 @@ class Family:
         name: for reports.
         unsigned: tensors that cannot be negative take uint8 with zero point 0, twice as fine as int8.
         half: float parts are float16 and scales are representable in it.
+        method: how thresholds are chosen unless asked otherwise; docs/int8.md has the measurements.
         roles: the roles that are quantised.
         fold_relu: leave out a ReLU whose only readers clip at 0 anyway.
         matmul_heads: write the heads of a fixed-size graph as matrix products.
@@ -43,6 +44,7 @@ class Family:
     name: str
     unsigned: bool
     half: bool
+    method: Method
     roles: frozenset[Role]
     fold_relu: bool = False
     matmul_heads: bool = False
@@ -50,11 +52,11 @@ class Family:
 
 # TensorRT folds a convolution, the other side of the sum and the ReLU into one int8 kernel when the convolution's own
 # side of the sum carries no Q/DQ ("Working with quantized types", placement of Q/DQ for residual connections).
-TENSORRT = Family("tensorrt", False, True, frozenset({Role.CONVOLUTION, Role.SKIP, Role.RESIZE}))
+TENSORRT = Family("tensorrt", False, True, "lp", frozenset({Role.CONVOLUTION, Role.SKIP, Role.RESIZE}))
 # OpenVINO and ONNX Runtime compute a sum in 8 bits only when its inputs are; partial sums stay inside one kernel.
 _ALL_BUT_SUMS = frozenset(Role) - {Role.SUM}
-OPENVINO = Family("openvino", True, False, _ALL_BUT_SUMS, fold_relu=True, matmul_heads=True)
-ONNXRUNTIME = Family("onnxruntime", True, False, _ALL_BUT_SUMS, fold_relu=True)
+OPENVINO = Family("openvino", True, False, "mse", _ALL_BUT_SUMS, fold_relu=True, matmul_heads=True)
+ONNXRUNTIME = Family("onnxruntime", True, False, "mse", _ALL_BUT_SUMS, fold_relu=True)
 FAMILIES = {"openvino": OPENVINO, "onnxruntime": ONNXRUNTIME, "tensorrt": TENSORRT, "tensorrt-rtx": TENSORRT}
 
 
@@ -64,7 +66,7 @@ def emit(
     statistics: Statistics,
     family: Family,
     *,
-    method: Method = DEFAULT_METHOD,
+    method: Method | None = None,
 ) -> onnx.ModelProto:
     """The quantised graph, float32 in its float parts (`half.to_half` types them for TensorRT).
 
@@ -73,12 +75,12 @@ def emit(
         placement: where to quantise.
         statistics: of the same network.
         family: for whom.
-        method: how thresholds are chosen.
+        method: how thresholds are chosen; None takes the family's way.
 
     Raises:
         InputError: the statistics lack a tensor that the plan quantises.
     """
-    writer = _Writer(topology, placement, statistics, family, method=method)
+    writer = _Writer(topology, placement, statistics, family, method=method or family.method)
     return writer.written()
 
 

@@ -15,9 +15,9 @@ import numpy.typing as npt
 BINS = 2048
 Method = Literal["minmax", "percentile", "entropy", "mse", "lp"]
 METHODS: tuple[Method, ...] = get_args(Method)
-DEFAULT_METHOD: Method = "lp"
+DEFAULT_METHOD: Method = "mse"
 PERCENTILE = 99.99
-# Exponent of the default: heat maps are rare peaks, and clipping them has to weigh more than in a mean square.
+# Heat maps are rare peaks: clipping them weighs more than in a mean square.
 LP_EXPONENT = 2.5
 _SMALLEST_TOP = 2.0**-24
 _CANDIDATES = 96

@@ -16,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from hhrnet_deploy.quantize.cost import multiply_adds
 from hhrnet_deploy.quantize.emit import Family, quantized_weight, tensor_scale
-from hhrnet_deploy.quantize.histogram import DEFAULT_METHOD, Method
+from hhrnet_deploy.quantize.histogram import Method
 from hhrnet_deploy.quantize.plan import Placement, make_plan
 from hhrnet_deploy.quantize.topology import CONVOLUTIONS, ordered
 from hhrnet_deploy.targets.normalize import normalize
@@ -35,7 +35,7 @@ def measure_sensitivity(
     family: Family,
     images: Pixels,
     *,
-    method: Method = DEFAULT_METHOD,
+    method: Method | None = None,
     progress: Done | None = None,
 ) -> tuple[LayerSensitivity, ...]:
     """The noise each convolution of the plan brings to the heads, most first.
@@ -44,14 +44,14 @@ def measure_sensitivity(
         source: graph and figures.
         family: whose int8 (one sign bit more or less).
         images: (N, H, W, 3) uint8 RGB warped, H and W multiples of 32; a few small ones do.
-        method: how thresholds are chosen.
+        method: how thresholds are chosen; None takes the family's way.
         progress: called with (layers done, name).
 
     Returns:
         By noise, largest first; equal noises by name.
     """
     placement = make_plan(source.topology)
-    session = _Switched(source, placement, family, method, images)
+    session = _Switched(source, placement, family, method or family.method, images)
     work = multiply_adds(source.topology, source.short_side)
     found = []
     for number, name in enumerate(placement.quantized):

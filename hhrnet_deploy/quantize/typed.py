@@ -15,7 +15,7 @@ from hhrnet_deploy.quantize.cost import int8_share
 from hhrnet_deploy.quantize.emit import FAMILIES, Family, emit
 from hhrnet_deploy.quantize.equalize import equalized
 from hhrnet_deploy.quantize.half import kept_nodes, layers_out_of_range, to_half
-from hhrnet_deploy.quantize.histogram import DEFAULT_METHOD, Method
+from hhrnet_deploy.quantize.histogram import Method
 from hhrnet_deploy.quantize.plan import make_plan
 from hhrnet_deploy.quantize.statistics import Header, Statistics
 from hhrnet_deploy.quantize.topology import Topology, read_topology
@@ -47,6 +47,23 @@ class TypedGraph:
     quantization: Quantization
 
 
+def measurable(graph: Graph) -> Topology:
+    """The topology of a graph that ranges can be measured on.
+
+    Raises:
+        InputError: the graph is typed already, or people leave it instead of heads.
+    """
+    metadata = graph.metadata
+    if metadata.precision != "fp32":
+        raise InputError(f"{graph.path} is an {metadata.precision} graph already.", hint="Give the float32 ONNX file.")
+    if metadata.outputs == "people":
+        raise InputError(
+            f"{graph.path} decodes inside; figures are measured on its heads.",
+            hint="Give the graph exported without --decode plugin: ranges and builds fit each other all the same.",
+        )
+    return read_topology(onnx.load(str(graph.path)), source=str(graph.path))
+
+
 def measured_source(
     graph: Graph,
     *,
@@ -65,15 +82,7 @@ def measured_source(
     Raises:
         InputError: the graph is typed already, the set cannot be read, or ``ranges`` belongs to something else.
     """
-    metadata = graph.metadata
-    if metadata.precision != "fp32":
-        raise InputError(f"{graph.path} is an {metadata.precision} graph already.", hint="Give the float32 ONNX file.")
-    if metadata.outputs == "people":
-        raise InputError(
-            f"{graph.path} decodes inside; figures are measured on its heads.",
-            hint="Give the graph exported without --decode plugin: ranges and builds fit each other all the same.",
-        )
-    topology = read_topology(onnx.load(str(graph.path)), source=str(graph.path))
+    metadata, topology = graph.metadata, measurable(graph)
     if calibration is None:
         if ranges is None:
             raise InputError("Ranges need a calibration set or a file of hhrnet calibrate.")
@@ -118,7 +127,7 @@ def type_graph(
     precision: Precision,
     family: Family,
     *,
-    method: Method = DEFAULT_METHOD,
+    method: Method | None = None,
     keep: Collection[str] = (),
 ) -> TypedGraph:
     """The fp16 or int8 graph for a family of targets.
@@ -127,14 +136,14 @@ def type_graph(
         source: graph and figures.
         precision: ``fp16`` or ``int8``.
         family: for whom.
-        method: how int8 thresholds are chosen.
+        method: how int8 thresholds are chosen; None takes the family's way.
         keep: further convolutions that do not compute in int8.
 
     Raises:
         InputError: another precision, or a name in ``keep`` that the graph does not have.
     """
     if precision == "int8":
-        return _int8(source, family, method, keep)
+        return _int8(source, family, method or family.method, keep)
     if precision == "fp16":
         return _fp16(source, family)
     raise InputError(f"A graph can be typed as fp16 or int8, got {precision}.")

@@ -15,6 +15,7 @@ from hhrnet_deploy.decode.plugin_ops import DOMAIN, PEOPLE
 from hhrnet_deploy.errors import InputError
 from hhrnet_deploy.export.decode_ops import with_decode
 from hhrnet_deploy.pipeline.build import build_engine
+from hhrnet_deploy.pipeline.calibration import calibrate_model
 from hhrnet_deploy.quantize.calibration_set import open_calibration
 from hhrnet_deploy.quantize.typed import measured_source
 from hhrnet_deploy.targets import tensorrt, tensorrt_rtx, trt_builder, trt_target
@@ -123,6 +124,8 @@ def test_ranges_are_measured_on_the_heads_and_fit(
     calibration = open_calibration(str(photos))
     with pytest.raises(InputError, match="decodes inside; figures are measured on its heads"):
         measured_source(read_graph(people_onnx), calibration=calibration, ranges=ranges)
+    with pytest.raises(InputError, match="decodes inside; figures are measured on its heads"):
+        calibrate_model(people_onnx, str(photos), output=ranges)
     measured_source(read_graph(tiny_onnx_flip), calibration=calibration, ranges=ranges)
     build_engine(people_onnx, tmp_path / "e", target="tensorrt", precision="int8", ranges=ranges)
     assert any(node.op_type == "QuantizeLinear" for node in built[0].graph.node)
