@@ -30,6 +30,7 @@ from hhrnet_deploy.train.step import Stepper, grouped
 STATE_FILE = "state.pt"
 BEST_FILE = "best.safetensors"
 FINAL_FILE = "final.safetensors"
+_ECHO_SECONDS = 2.0
 Validate = Callable[[LoadedModel, int], float]
 """AP, 0 to 1, of a network (a copy, in eval mode) at a step."""
 
@@ -235,16 +236,29 @@ class Run:
         return self.watchers if self.world.leads else []
 
     def _shall_stop(self) -> bool:
-        return self.world.agree(float(self._asked_to_stop)) > 0 if self.world.ranks > 1 else self._asked_to_stop
+        if self.world.ranks > 1:
+            # All processes leave at the same step, also one that the signal has not reached yet.
+            self._asked_to_stop = self.world.agree(float(self._asked_to_stop)) > 0
+        return self._asked_to_stop
 
     @contextmanager
     def _stopping_gently(self) -> Iterator[None]:
-        """Let SIGTERM and SIGINT end the step at hand and write the checkpoint; a second one ends at once."""
+        """Let SIGTERM and SIGINT end the step at hand and write the checkpoint; a second one ends at once.
 
-        def ask(_number: int, _frame: FrameType | None) -> None:
+        What comes within `_ECHO_SECONDS` is no second one: schedulers signal every process, and torchrun passes on what
+        it got to its processes, which have it already.
+        """
+        first: float | None = None
+
+        def ask(number: int, _frame: FrameType | None) -> None:
+            nonlocal first
             self._asked_to_stop = True
-            for number, handler in before.items():
-                signal.signal(number, handler)
+            if first is None:
+                first = time.monotonic()
+            elif time.monotonic() - first > _ECHO_SECONDS:
+                for each, handler in before.items():
+                    signal.signal(each, handler)
+                signal.raise_signal(number)
 
         before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
         try:

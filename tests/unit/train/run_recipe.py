@@ -1,4 +1,4 @@
-"""``python run_recipe.py RECIPE FOLDER [--resume] [--die-at STEP]``: a run in its own process, killed on demand."""
+"""``python run_recipe.py RECIPE FOLDER [--resume] [--die-at STEP] [--terminate-at STEP]``: a run in its own process."""
 
 from __future__ import annotations
 
@@ -15,12 +15,18 @@ from hhrnet_deploy.train.records import StepRecord, ValidationRecord
 
 
 class _Killer:
-    def __init__(self, step: int) -> None:
-        self.step = step
+    """SIGKILL to this process at one step; SIGTERM to it and the process that launched it at another."""
+
+    def __init__(self, die_at: int, terminate_at: int) -> None:
+        self.die_at = die_at
+        self.terminate_at = terminate_at
 
     def stepped(self, record: StepRecord) -> None:
-        if record.step == self.step:
+        if record.step == self.die_at:
             os.kill(os.getpid(), signal.SIGKILL)
+        if record.step == self.terminate_at:
+            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getppid(), signal.SIGTERM)
 
     def validated(self, record: ValidationRecord) -> None:
         del record
@@ -31,6 +37,8 @@ class _Killer:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    die_at = int(sys.argv[sys.argv.index("--die-at") + 1]) if "--die-at" in sys.argv else -1
+    steps = [
+        int(sys.argv[sys.argv.index(name) + 1]) if name in sys.argv else -1 for name in ("--die-at", "--terminate-at")
+    ]
     options = TrainingOptions(folder=Path(sys.argv[2]), resume="--resume" in sys.argv)
-    train(load_recipe(sys.argv[1]), options, watchers=(_Killer(die_at),))
+    train(load_recipe(sys.argv[1]), options, watchers=(_Killer(*steps),))
