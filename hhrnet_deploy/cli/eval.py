@@ -87,8 +87,9 @@ def eval_(
         raise typer.BadParameter("give --checkpoint or --engine, not both; --reference takes the other one")
     if max_ap_drop is not None and reference is None:
         raise typer.BadParameter("--max-ap-drop needs a --reference to compare with")
+    chosen = _subject(checkpoint, engine)
     dataset = open_data(data, split, skeleton)
-    subject = open_candidate(_subject(checkpoint, engine), preset)
+    subject = open_candidate(chosen, preset)
     against = None if reference is None else open_candidate(reference, preset)
     given = {
         "flip": flip,
