@@ -20,6 +20,7 @@ from hhrnet_deploy.targets.torch import TorchRunner
 from hhrnet_deploy.train.distributed import World, joined, synchronise_norms
 from hhrnet_deploy.train.ema import MovingAverage
 from hhrnet_deploy.train.loop import BEST_FILE, FINAL_FILE, STATE_FILE, Run
+from hhrnet_deploy.train.optimiser import make_optimiser
 from hhrnet_deploy.train.picture import draw_validation, latest_picture
 from hhrnet_deploy.train.recipe import Recipe, Source
 from hhrnet_deploy.train.records import Watcher, recorders
@@ -133,7 +134,7 @@ def make_learner(
         synchronise_norms(network, world.device)
     learner = Learner(
         network,
-        _optimiser(recipe, network),
+        make_optimiser(recipe.optimiser, network),
         torch.amp.GradScaler(world.device.type, enabled=recipe.precision == "fp16"),
         None if recipe.ema is None else MovingAverage(network, recipe.ema),
     )
@@ -144,13 +145,6 @@ def make_learner(
     for note in notes:
         tell(note)
     return learner
-
-
-def _optimiser(recipe: Recipe, network: LoadedModel) -> torch.optim.Optimizer:
-    options = recipe.optimiser
-    if options.weight_decay:
-        return torch.optim.AdamW(network.parameters(), lr=options.lr, weight_decay=options.weight_decay)
-    return torch.optim.Adam(network.parameters(), lr=options.lr)
 
 
 def _resume(recipe: Recipe, options: TrainingOptions, learner: Learner) -> None:

@@ -110,9 +110,10 @@ class LossOptions(_Part):
 
 
 class Optimiser(_Part):
-    """Adam and its learning rate.
+    """The optimiser and its learning rate.
 
     Attributes:
+        kind: ``adam`` for everything, or ``muon`` for the convolutions and Adam for the rest (optimiser.py).
         lr: the highest learning rate.
         schedule: ``steps`` divides by ten at each of ``milestones`` (epochs); ``cosine`` falls to ``final_lr``.
         milestones: epochs, for ``steps``.
@@ -122,6 +123,7 @@ class Optimiser(_Part):
         weight_decay: decoupled (AdamW) when above 0; the official code passes none.
     """
 
+    kind: Literal["adam", "muon"] = "adam"
     lr: Positive = 1e-3
     schedule: Literal["steps", "cosine"] = "steps"
     milestones: tuple[Count, ...] = ()

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 import yaml
 from train_world import recipe_document, write_people, write_preset
@@ -39,11 +40,19 @@ def _equal(mine: Any, theirs: Any) -> bool:
     return bool(mine == theirs)
 
 
-def test_killed_and_resumed_is_bit_identical_whatever_the_number_of_workers(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["adam", "muon"])
+def test_killed_and_resumed_is_bit_identical_whatever_the_number_of_workers(tmp_path: Path, kind: str) -> None:
     data = write_people(tmp_path / "data", images=15)
     preset = write_preset(tmp_path / "tiny.yaml")
     whole, stopped = tmp_path / "whole.yaml", tmp_path / "stopped.yaml"
-    common = {"epochs": 3, "ema": 0.9, "channels_last": True, "global_batch": 4, "images_per_device": 2}
+    common = {
+        "optimiser": {"kind": kind, "lr": 1e-3, "schedule": "cosine"},
+        "epochs": 3,
+        "ema": 0.9,
+        "channels_last": True,
+        "global_batch": 4,
+        "images_per_device": 2,
+    }
     whole.write_text(yaml.safe_dump(recipe_document(preset, data, **common)))
     # A checkpoint after every step, and loading processes where the other run has none.
     often = {"checkpoint_minutes": 1e-6, "workers": 2}
