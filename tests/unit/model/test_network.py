@@ -69,7 +69,9 @@ def test_a_batch_is_its_images() -> None:
 def test_fresh_weights_follow_the_official_initialisation() -> None:
     torch.manual_seed(0)
     network = HigherHRNet(uniform((16, 16, 16, 16), deconv=16), 17)
-    weights = [m.weight for m in network.modules() if isinstance(m, torch.nn.Conv2d | torch.nn.ConvTranspose2d)]
+    weights = [
+        m.weight.detach() for m in network.modules() if isinstance(m, torch.nn.Conv2d | torch.nn.ConvTranspose2d)
+    ]
     for weight in weights:
         assert abs(float(weight.mean())) < 0.001 * 5 / weight.numel() ** 0.5
         assert abs(float(weight.std()) / 0.001 - 1) < 5 / (2 * weight.numel()) ** 0.5
