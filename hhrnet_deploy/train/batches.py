@@ -184,9 +184,14 @@ def run_loader(samples: TrainingSet, batches: RunBatches, *, pin: bool) -> DataL
 
 
 def _settle_in(_worker: int) -> None:
-    """One thread, and Ctrl-C is the main process's business: it finishes its step and writes the checkpoint."""
+    """One thread, and signals are the main process's business: it finishes its step and writes the checkpoint.
+
+    Ctrl-C and torchrun signal whole process groups; a worker that died of it would take the main process along. One
+    whose main process is gone ends by itself.
+    """
     import cv2
 
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
