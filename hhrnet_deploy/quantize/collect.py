@@ -31,8 +31,8 @@ from hhrnet_deploy.targets.runner import MULTIPLE
 
 # Sampled pixels lie this far apart on the network input; at the lowest resolution that is every pixel.
 PITCH = 32
-# A longer network input is cut into pieces of at most so many pixels; memory grows with them (w32: 3.1 GB at this size).
-_MOST_PIXELS = 1024 * 512
+# A longer network input is cut into pieces of at most so many pixels; memory grows with them.
+_MOST_PIXELS = 768 * 512
 # Channels' maxima only balance channels against each other: the first images of the set suffice.
 PREPARING = 32
 _SAVE_SECONDS = 20.0
@@ -91,12 +91,12 @@ def calibrate(
     preparing = min(PREPARING, len(calibration))
     if statistics.header.prepared < preparing:
         images = calibration.warped(short_side, start=statistics.header.prepared)
-        observer = _Observer(topology, float_input, threads)
-        _run(observer.prepare, statistics, islice(images, preparing - statistics.header.prepared), file, tell)
+        missing = islice(images, preparing - statistics.header.prepared)
+        _run(_Observer(topology, float_input, threads).prepare, statistics, missing, file, tell)
     equal = equalized(topology, statistics.maxima)
     if not statistics.header.complete:
-        observer = _Observer(equal, float_input, threads)
-        _run(observer.observe, statistics, calibration.warped(short_side, start=first), file, tell)
+        images = calibration.warped(short_side, start=first)
+        _run(_Observer(equal, float_input, threads).observe, statistics, images, file, tell)
     return Calibration(equal, statistics, file, first)
 
 
