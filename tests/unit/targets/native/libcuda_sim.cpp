@@ -125,6 +125,15 @@ bool anything_busy() {
     return false;
 }
 
+bool anything_ready() {
+    std::lock_guard<std::recursive_mutex> held(lock);
+    for (Stream* stream : streams)
+        if (!stream->busy && !stream->queue.empty() &&
+            (!stream->queue.front().waits || *stream->queue.front().waits))
+            return true;
+    return false;
+}
+
 int run_until(const std::function<bool()>& reached) {
     ++waits;
     while (true) {
@@ -133,10 +142,10 @@ int run_until(const std::function<bool()>& reached) {
             if (reached()) return failure;
         }
         if (!step()) {
-            if (!anything_busy()) {
-                std::lock_guard<std::recursive_mutex> held(lock);
-                return reached() ? failure : int(kDeadlock);
-            }
+            // Looked at in one go: in between, another thread may finish an operation and make the next one
+            // ready.
+            std::lock_guard<std::recursive_mutex> held(lock);
+            if (!reached() && !anything_ready() && !anything_busy()) return int(kDeadlock);
             std::this_thread::yield();
         }
     }
