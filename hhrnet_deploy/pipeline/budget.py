@@ -17,7 +17,6 @@ from hhrnet_deploy.pipeline.progress import Bar, Note, bar_or_nothing
 from hhrnet_deploy.quantize.budget import Limit, meet_budget
 from hhrnet_deploy.quantize.calibration_set import CalibrationSet
 from hhrnet_deploy.quantize.emit import Family
-from hhrnet_deploy.quantize.histogram import Method
 from hhrnet_deploy.quantize.sensitivity import measure_sensitivity
 from hhrnet_deploy.quantize.typed import Source, TypedGraph, save_graph
 from hhrnet_deploy.targets.graph import Graph
@@ -57,7 +56,6 @@ class BudgetSearch:
     graph: Graph
     target: Target
     family: Family
-    method: Method
     calibration: CalibrationSet
     request: BudgetRequest
 
@@ -80,14 +78,12 @@ class BudgetSearch:
                 graph = save_graph(typed, folder / f"step{number}.onnx")
                 return self._ap(graph, "int8", folder / f"step{number}", bar)
 
-            return meet_budget(
-                self.source, self.family, limit, self._sensitivity(bar), validate, method=self.method, note=note
-            )
+            return meet_budget(self.source, self.family, limit, self._sensitivity(bar), validate, note=note)
 
     def _sensitivity(self, bar: Bar | None) -> tuple[LayerSensitivity, ...]:
         images = np.concatenate(list(islice(map(_centre, self.calibration.warped(self.source.short_side)), _IMAGES)))
         with bar_or_nothing(bar, "sensitivity of the layers", None) as advance:
-            return measure_sensitivity(self.source, self.family, images, method=self.method, progress=advance)
+            return measure_sensitivity(self.source, self.family, images, progress=advance)
 
     def _ap(self, graph: Graph, precision: str, folder: Path, bar: Bar | None) -> float | None:
         count = min(len(self.request.data), self.request.limit or len(self.request.data))

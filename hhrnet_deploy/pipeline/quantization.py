@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from hhrnet_deploy.errors import InputError, MissingDependencyError
@@ -61,12 +62,13 @@ def _typed(
     budget: BudgetRequest | None,
 ) -> TypedGraph:
     family = family_of(wanted.target)
-    method = wanted.range_method or family.method
+    if wanted.range_method is not None:
+        family = replace(family, method=wanted.range_method)
     source = _measured(graph, wanted, note=note, bar=bar)
     if budget is None:
-        return type_graph(source, precision, family, method=method)
+        return type_graph(source, precision, family)
     chosen = open_calibration(wanted.calibration or DEFAULT_SET)
-    search = BudgetSearch(source, graph, find_target(wanted.target), family, method, chosen, budget)
+    search = BudgetSearch(source, graph, find_target(wanted.target), family, chosen, budget)
     return search.run(note=note, bar=bar)
 
 

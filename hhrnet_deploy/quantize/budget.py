@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from hhrnet_deploy.errors import GateFailedError
 from hhrnet_deploy.quantize.emit import Family
-from hhrnet_deploy.quantize.histogram import Method
 from hhrnet_deploy.quantize.typed import Source, TypedGraph, type_graph
 from hhrnet_deploy.targets.quantization import Budget, BudgetStep, LayerSensitivity
 
@@ -38,7 +37,6 @@ def meet_budget(
     sensitivity: Sequence[LayerSensitivity],
     validate: Validate,
     *,
-    method: Method | None = None,
     note: Note = lambda _: None,
 ) -> TypedGraph:
     """The int8 graph with the fewest layers in higher precision whose drop fits.
@@ -51,7 +49,6 @@ def meet_budget(
         limit: the drop allowed.
         sensitivity: of every layer, from `measure_sensitivity`.
         validate: measures AP.
-        method: how thresholds are chosen; None takes the family's way.
         note: called with a line per measurement.
 
     Raises:
@@ -62,7 +59,7 @@ def meet_budget(
     graphs: dict[int, TypedGraph] = {}
 
     def fits(count: int) -> bool:
-        graphs[count] = type_graph(source, "int8", family, method=method, keep=order[:count])
+        graphs[count] = type_graph(source, "int8", family, keep=order[:count])
         step = _measured(graphs[count], order[:count], limit, validate)
         steps.append(step)
         note(f"{count} layers in higher precision: AP {_text(step.ap)}, drop {_text(step.drop)}")

@@ -35,7 +35,7 @@ class Family:
         name: for reports.
         unsigned: tensors that cannot be negative take uint8 with zero point 0, twice as fine as int8.
         half: float parts are float16 and scales are representable in it.
-        method: how thresholds are chosen unless asked otherwise; docs/int8.md has the measurements.
+        method: how thresholds are chosen; docs/int8.md has the measurements.
         roles: the roles that are quantised.
         fold_relu: leave out a ReLU whose only readers clip at 0 anyway.
         matmul_heads: write the heads of a fixed-size graph as matrix products.
@@ -65,8 +65,6 @@ def emit(
     placement: Placement,
     statistics: Statistics,
     family: Family,
-    *,
-    method: Method | None = None,
 ) -> onnx.ModelProto:
     """The quantised graph, float32 in its float parts (`half.to_half` types them for TensorRT).
 
@@ -75,27 +73,17 @@ def emit(
         placement: where to quantise.
         statistics: of the same network.
         family: for whom.
-        method: how thresholds are chosen; None takes the family's way.
 
     Raises:
         InputError: the statistics lack a tensor that the plan quantises.
     """
-    writer = _Writer(topology, placement, statistics, family, method=method or family.method)
-    return writer.written()
+    return _Writer(topology, placement, statistics, family).written()
 
 
 class _Writer:
-    def __init__(
-        self,
-        topology: Topology,
-        placement: Placement,
-        statistics: Statistics,
-        family: Family,
-        *,
-        method: Method,
-    ) -> None:
+    def __init__(self, topology: Topology, placement: Placement, statistics: Statistics, family: Family) -> None:
         self.topology, self.placement, self.statistics = topology, placement, statistics
-        self.family, self.method = family, method
+        self.family = family
         self.constants: dict[str, npt.NDArray[Any]] = {}
         self.nodes: list[onnx.NodeProto] = []
         self.paired: dict[str, str] = {}
@@ -124,7 +112,7 @@ class _Writer:
     def _dequantized(self, tensor: str) -> str:
         """The name of the quantised and dequantised ``tensor``; the pair is made at the first call."""
         if tensor not in self.paired:
-            scale, zero_point = tensor_scale(self.topology, self.statistics, tensor, self.family, self.method)
+            scale, zero_point = tensor_scale(self.topology, self.statistics, tensor, self.family)
             scale_name = self._constant(f"{tensor}/scale", scale)
             zero = self._constant(f"{tensor}/zero_point", zero_point)
             clips_at_zero = zero_point.dtype == np.uint8
@@ -235,7 +223,7 @@ class _Writer:
 
 
 def tensor_scale(
-    topology: Topology, statistics: Statistics, tensor: str, family: Family, method: Method
+    topology: Topology, statistics: Statistics, tensor: str, family: Family
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[Any]]:
     """Scale and zero point of an activation, both of no dimension.
 
@@ -254,7 +242,7 @@ def tensor_scale(
             f"The calibration does not cover the tensor {tensor}.",
             hint="Measure again: hhrnet calibrate MODEL --calibration SET",
         )
-    scale = np.float32(max(figures.threshold(method, levels) / levels, _SMALLEST_SCALE))
+    scale = np.float32(max(figures.threshold(family.method, levels) / levels, _SMALLEST_SCALE))
     return _representable(scale, family), np.array(0, np.uint8 if unsigned else np.int8)
 
 

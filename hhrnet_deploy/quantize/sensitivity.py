@@ -16,7 +16,6 @@ from onnx import TensorProto, helper, numpy_helper
 
 from hhrnet_deploy.quantize.cost import multiply_adds
 from hhrnet_deploy.quantize.emit import Family, quantized_weight, tensor_scale
-from hhrnet_deploy.quantize.histogram import Method
 from hhrnet_deploy.quantize.plan import Placement, make_plan
 from hhrnet_deploy.quantize.topology import CONVOLUTIONS, ordered
 from hhrnet_deploy.targets.normalize import normalize
@@ -35,7 +34,6 @@ def measure_sensitivity(
     family: Family,
     images: Pixels,
     *,
-    method: Method | None = None,
     progress: Done | None = None,
 ) -> tuple[LayerSensitivity, ...]:
     """The noise each convolution of the plan brings to the heads, most first.
@@ -44,14 +42,13 @@ def measure_sensitivity(
         source: graph and figures.
         family: whose int8 (one sign bit more or less).
         images: (N, H, W, 3) uint8 RGB warped, H and W multiples of 32; a few small ones do.
-        method: how thresholds are chosen; None takes the family's way.
         progress: called with (layers done, name).
 
     Returns:
         By noise, largest first; equal noises by name.
     """
     placement = make_plan(source.topology)
-    session = _Switched(source, placement, family, method or family.method, images)
+    session = _Switched(source, placement, family, images)
     work = multiply_adds(source.topology, source.short_side)
     found = []
     for number, name in enumerate(placement.quantized):
@@ -64,11 +61,11 @@ def measure_sensitivity(
 class _Switched:
     """The network with a switch per convolution."""
 
-    def __init__(self, source: Source, placement: Placement, family: Family, method: Method, images: Pixels) -> None:
+    def __init__(self, source: Source, placement: Placement, family: Family, images: Pixels) -> None:
         import onnxruntime
 
         self._names = placement.quantized
-        model = _switched_model(source, placement, family, method)
+        model = _switched_model(source, placement, family)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         self._session = onnxruntime.InferenceSession(
@@ -98,7 +95,7 @@ def _switch(name: str) -> str:
     return f"{name}/switch"
 
 
-def _switched_model(source: Source, placement: Placement, family: Family, method: Method) -> onnx.ModelProto:
+def _switched_model(source: Source, placement: Placement, family: Family) -> onnx.ModelProto:
     topology = source.topology
     model = onnx.ModelProto()
     model.CopyFrom(topology.model)
@@ -116,7 +113,7 @@ def _switched_model(source: Source, placement: Placement, family: Family, method
             continue
         split = placement.split if placement.split and placement.split.node == node.name else None
         if read.tensor not in errors:
-            scale, zero = tensor_scale(topology, source.statistics, read.tensor, family, method)
+            scale, zero = tensor_scale(topology, source.statistics, read.tensor, family)
             errors[read.tensor] = _rounding_error(read.tensor, scale, zero, added, constants)
         mixed = _mixed(read.tensor, errors[read.tensor], node.name, "activation", added)
         if split is not None:

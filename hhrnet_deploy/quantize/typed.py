@@ -127,7 +127,6 @@ def type_graph(
     precision: Precision,
     family: Family,
     *,
-    method: Method | None = None,
     keep: Collection[str] = (),
 ) -> TypedGraph:
     """The fp16 or int8 graph for a family of targets.
@@ -136,23 +135,22 @@ def type_graph(
         source: graph and figures.
         precision: ``fp16`` or ``int8``.
         family: for whom.
-        method: how int8 thresholds are chosen; None takes the family's way.
         keep: further convolutions that do not compute in int8.
 
     Raises:
         InputError: another precision, or a name in ``keep`` that the graph does not have.
     """
     if precision == "int8":
-        return _int8(source, family, method or family.method, keep)
+        return _int8(source, family, keep)
     if precision == "fp16":
         return _fp16(source, family)
     raise InputError(f"A graph can be typed as fp16 or int8, got {precision}.")
 
 
-def _int8(source: Source, family: Family, method: Method, keep: Collection[str]) -> TypedGraph:
+def _int8(source: Source, family: Family, keep: Collection[str]) -> TypedGraph:
     topology = source.topology
     placement = make_plan(topology, keep=keep)
-    model = emit(topology, placement, source.statistics, family, method=method)
+    model = emit(topology, placement, source.statistics, family)
     overflowing: dict[str, float] = {}
     if family.half:
         overflowing = layers_out_of_range(topology, source.statistics)
@@ -160,7 +158,7 @@ def _int8(source: Source, family: Family, method: Method, keep: Collection[str])
     _set_precision(model, source.metadata, "int8")
     quantization = Quantization(
         family=family.name,
-        calibration=_record(source.statistics.header, method),
+        calibration=_record(source.statistics.header, family.method),
         kept=placement.kept,
         float32_tensors=overflowing,
         int8_share=int8_share(topology, placement, source.short_side),

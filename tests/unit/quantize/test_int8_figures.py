@@ -79,8 +79,10 @@ def plain_qdq(graph: Path, path: Path) -> None:
     assert split is not None
     parts = (figures[topology.key(split.features)], figures[topology.key(split.coarse)])
     figures[topology.nodes[split.concat].output[0]] = max(parts, key=lambda part: part.largest)
-    unsigned = replace(OPENVINO, unsigned=False, fold_relu=False, matmul_heads=False, roles=frozenset(Role))
-    onnx.save(emit(topology, placement, source.statistics, unsigned, method="minmax"), str(path))
+    unsigned = replace(
+        OPENVINO, unsigned=False, fold_relu=False, matmul_heads=False, roles=frozenset(Role), method="minmax"
+    )
+    onnx.save(emit(topology, placement, source.statistics, unsigned), str(path))
 
 
 def candidates(graph: Path, folder: Path) -> dict[str, Callable[[], Any]]:

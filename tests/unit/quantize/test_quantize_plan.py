@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -215,7 +216,7 @@ def test_numbers_stay_close_and_equal_inputs_give_equal_bytes(
     plan = make_plan(network)
     for family in (OPENVINO, TENSORRT):
         first, second = (
-            emit(network, plan, measured, family, method="minmax").SerializeToString(deterministic=True)
+            emit(network, plan, measured, replace(family, method="minmax")).SerializeToString(deterministic=True)
             for _ in range(2)
         )
         assert first == second
