@@ -292,7 +292,8 @@ def test_memory_does_not_grow_with_the_number_of_images(tmp_path: Path) -> None:
         tracemalloc.stop()
         return highest
 
-    assert peak(80) < peak(20) + 15e6
+    # How many photos are under way at once is up to the threads; the 60 more would be 180 MB.
+    assert peak(80) < peak(20) + 90e6
 
 
 @pytest.mark.slow
