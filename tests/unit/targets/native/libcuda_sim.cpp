@@ -97,14 +97,21 @@ bool pinned(const void* address, size_t bytes) {
     return inside(host, address, bytes);
 }
 
-// One operation of a random stream that can go on; false when there is none.
-bool step() {
-    std::unique_lock<std::recursive_mutex> held(lock);
+// The streams whose next operation can run.
+std::vector<Stream*> ready_streams() {
+    std::lock_guard<std::recursive_mutex> held(lock);
     std::vector<Stream*> ready;
     for (Stream* stream : streams)
         if (!stream->busy && !stream->queue.empty() &&
             (!stream->queue.front().waits || *stream->queue.front().waits))
             ready.push_back(stream);
+    return ready;
+}
+
+// One operation of a random stream that can go on; false when there is none.
+bool step() {
+    std::unique_lock<std::recursive_mutex> held(lock);
+    const std::vector<Stream*> ready = ready_streams();
     if (ready.empty()) return false;
     Stream* stream = ready[dice()() % ready.size()];
     Op op = std::move(stream->queue.front());
@@ -125,15 +132,6 @@ bool anything_busy() {
     return false;
 }
 
-bool anything_ready() {
-    std::lock_guard<std::recursive_mutex> held(lock);
-    for (Stream* stream : streams)
-        if (!stream->busy && !stream->queue.empty() &&
-            (!stream->queue.front().waits || *stream->queue.front().waits))
-            return true;
-    return false;
-}
-
 int run_until(const std::function<bool()>& reached) {
     ++waits;
     while (true) {
@@ -145,7 +143,7 @@ int run_until(const std::function<bool()>& reached) {
             // Looked at in one go: in between, another thread may finish an operation and make the next one
             // ready.
             std::lock_guard<std::recursive_mutex> held(lock);
-            if (!reached() && !anything_ready() && !anything_busy()) return int(kDeadlock);
+            if (!reached() && ready_streams().empty() && !anything_busy()) return int(kDeadlock);
             std::this_thread::yield();
         }
     }
