@@ -160,7 +160,7 @@ class _Observer:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         # Every image has another shape: no pattern fits the next. The arena keeps what the largest piece took; without
-        # it half of the time went into the kernel's clearing of fresh pages (w32: 2.9 s instead of 1.4 s a pass).
+        # it half of the time goes into the kernel's clearing of fresh pages.
         options.enable_mem_pattern = False
         options.log_severity_level = 3
         self._session = onnxruntime.InferenceSession(
