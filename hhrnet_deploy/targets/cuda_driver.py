@@ -102,6 +102,11 @@ class Driver:
         """Copy pinned host memory to the card."""
         self.cuda.memcpy_htod_async(address, source, stream)
 
+    def write(self, address: int, source: npt.NDArray[Any]) -> None:
+        """Copy any host memory to the card; it has arrived, for streams that wait for no other too, on return."""
+        self.cuda.memcpy_htod(address, source)
+        self.cuda.Context.synchronize()
+
     def download(self, target: npt.NDArray[np.uint8], address: int, stream: Any) -> None:
         """Copy from the card to pinned host memory."""
         self.cuda.memcpy_dtoh_async(target, address, stream)

@@ -79,7 +79,8 @@ class GraphRun:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with without_frames(), self._runner.session.pipeline.driver.current("closing a graph"):
+        pipeline = self._runner.session.pipeline
+        with pipeline.issuing, without_frames(), pipeline.driver.current("closing a graph"):
             self._free()
 
     @property
@@ -94,8 +95,9 @@ class GraphRun:
         Raises:
             CudaError: CUDA refuses.
         """
-        driver = self._runner.session.driver
-        with driver.current("running a graph"):
+        pipeline = self._runner.session.pipeline
+        # The stream is the pipeline's: while another thread captures, nothing else may go into it.
+        with pipeline.issuing, pipeline.driver.current("running a graph"):
             assert self._graph is not None
             self._graph.launch(self._stream.handle)
             self._slot.events["done"].record(self._stream)
@@ -125,6 +127,12 @@ class GraphRun:
         # TensorRT does work in the first run of a shape that cannot be captured.
         pipeline.issue(ops, plan, slot, others, runs)
         self._stream.synchronize()
+        if not all(context.is_capturable(self._stream.handle) for context in self._contexts.values()):
+            raise CudaError(
+                f"{self._runner.info.name} cannot be captured for {count} images of {width}x{height}: TensorRT "
+                "allocates memory while it runs them.",
+                hint="Build it for smaller sizes (--shapes, --max-batch), or use people() or submit().",
+            )
         self._graph = capture(self._stream.handle, lambda: pipeline.issue(ops, plan, slot, others, runs))
 
     def _free(self) -> None:

@@ -100,7 +100,7 @@ class Pipeline:
         rows = np.array([skeleton.flip_index, skeleton.grouping_order], np.int32)
         if rows.tobytes() not in self._skeletons:
             made = self.driver.allocate(rows.nbytes)
-            self.driver.cuda.memcpy_htod(int(made), rows)
+            self.driver.write(int(made), rows)
             self._skeletons[rows.tobytes()] = made
         return {SKELETON: int(self._skeletons[rows.tobytes()])}
 
@@ -242,7 +242,7 @@ class Pipeline:
     def _abandon(self, number: int) -> None:
         """After a failure half-way: what was enqueued may still use the slot."""
         try:
-            with self.driver.current("giving up a batch"):
+            with self.issuing, self.driver.current("giving up a batch"):
                 for stream in self.streams.values():
                     stream.synchronize()
         except CudaError as error:

@@ -15,7 +15,7 @@ from hhrnet_deploy.targets.cuda_facts import Batch
 from hhrnet_deploy.targets.cuda_people import UnusableHeadsError, check_baked, grid_of, heads_of, people_of
 from hhrnet_deploy.targets.cuda_photos import PhotoBatch, photo_batches
 from hhrnet_deploy.targets.cuda_pipeline import Pixels, Result, Ticket
-from hhrnet_deploy.targets.cuda_pixels import is_on_card, read_pixels
+from hhrnet_deploy.targets.cuda_pixels import DevicePixels, is_on_card, read_pixels
 from hhrnet_deploy.targets.cuda_session import Opening, Session
 from hhrnet_deploy.targets.runner import Decoder, Images, Runner, RunnerInfo, Size
 
@@ -73,22 +73,29 @@ class CudaRunner(Runner):
         if one is None or (decoder != "native" and self.info.outputs == "heads"):
             self._refuse_scales(images)
             return super().people(images, config, size=size, decoder=decoder)
-        ticket, read = self._begin(one, config, size, decoder)
+        ticket, read = self._begin(self._taken(one), config, size, decoder)
         return self.session.pipeline.finish(ticket, read)
 
     def submit(
         self, images: Any, config: DecodeConfig | None = None, *, size: Size | None = None, decoder: Decoder = "native"
     ) -> Future[list[People]]:
-        """As `Runner.submit`; a batch is enqueued while the card works on the one before it."""
+        """As `Runner.submit`; a batch is enqueued while the card works on the one before it.
+
+        Pixels on the card are read after what the calling thread's current stream has been given so far.
+
+        Raises:
+            InputError: as `Runner.submit`; pixels on the card that are not dense uint8.
+        """
         one = self._single(images)
         if one is None or (decoder != "native" and self.info.outputs == "heads"):
             return super().submit(images, config, size=size, decoder=decoder)
         worker = self._opened()
+        pixels = self._taken(one)
         self._slots.acquire()
         answer: Future[list[People]] = Future()
         answer.add_done_callback(lambda _: self._slots.release())
         try:
-            enqueued = worker.submit(self._enqueue, answer, lambda: self._begin(one, config, size, decoder))
+            enqueued = worker.submit(self._enqueue, answer, lambda: self._begin(pixels, config, size, decoder))
         except BaseException:
             answer.cancel()
             raise
@@ -150,6 +157,16 @@ class CudaRunner(Runner):
         except BaseException as error:
             answer.set_exception(error)
 
+    def _taken(self, images: Any) -> Any:
+        """`DevicePixels` of what is on the card, anything else as it is.
+
+        For the calling thread: DLPack makes the upload stream wait for the stream that is current in this thread.
+        """
+        if not is_on_card(images):
+            return images
+        self._need_uint8()
+        return read_pixels(images, self.session.pipeline.streams["upload"].handle)
+
     def _begin(
         self, images: Any, config: DecodeConfig | None, size: Size | None, decoder: Decoder
     ) -> tuple[Ticket, Reader]:
@@ -160,13 +177,10 @@ class CudaRunner(Runner):
                 f"{self.info.name} decodes inside the engine; the decoder {decoder} was asked for.",
                 hint="Leave --decoder out, or build an engine with heads as outputs.",
             )
-        if is_on_card(images):
-            self._need_uint8()
-            read = read_pixels(images, pipeline.streams["upload"].handle)
-            shape = read.shape
-            self._check_shape(shape, "uint8")
-            pixels = Pixels(addresses=(read.address,), streams=(read.stream,), owners=(read.owner,))
-            batch = self._batch(shape, size, settings, "device")
+        if isinstance(images, DevicePixels):
+            self._check_shape(images.shape, "uint8")
+            pixels = Pixels(addresses=(images.address,), streams=(images.stream,), owners=(images.owner,))
+            batch = self._batch(images.shape, size, settings, "device")
         else:
             array = self._check(images)
             pixels, batch = Pixels(array), self._batch(array.shape, size, settings, "host")

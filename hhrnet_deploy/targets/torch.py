@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -63,10 +65,41 @@ class TorchRunner(Runner):
     def _run(self, images: Images) -> Heads:
         import torch
 
-        with torch.inference_mode(), torch.backends.cudnn.flags(allow_tf32=False):
+        with torch.inference_mode(), exact_convolutions:
             pixels = torch.from_numpy(normalize(images)).to(self._device, memory_format=torch.channels_last)
             coarse, fine = self._network(pixels)
             return Heads(*(head.float().contiguous().cpu().numpy() for head in (coarse, fine)))
+
+
+class _ExactConvolutions:
+    """``with exact_convolutions:`` runs cuDNN without TF32.
+
+    PyTorch keeps this setting for the whole process: it is put back when the last thread has left.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._restore = ExitStack()
+
+    def __enter__(self) -> None:
+        from torch.backends import cudnn
+
+        with self._lock:
+            if self._inside == 0:
+                # What is not given here, flags() sets to its own defaults, cuDNN itself to off.
+                kept = {name: getattr(cudnn, name) for name in ("enabled", "benchmark", "deterministic")}
+                self._restore.enter_context(cudnn.flags(**kept, allow_tf32=False))
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                self._restore.close()
+
+
+exact_convolutions = _ExactConvolutions()
 
 
 def open_checkpoint(

@@ -112,6 +112,11 @@ class PlanContext:
         self._log = log
         self._shape: tuple[int, ...] = ()
 
+    def is_capturable(self, stream: int) -> bool:
+        """Whether runs of the present shape can go into a CUDA graph; TensorRT itself does not say, and can."""
+        execution = self._context
+        return not hasattr(execution, "is_stream_capturable") or bool(execution.is_stream_capturable(stream))
+
     def enqueue(self, infer: Infer, addresses: Mapping[str, int], stream: int) -> None:
         """Enqueue one run.
 

@@ -34,8 +34,14 @@ class KernelCache:
         self._store: Any = None
 
     def load(self, engine: Any) -> Any:
-        """The ``IRuntimeConfig`` with which contexts of ``engine`` are made."""
+        """The ``IRuntimeConfig`` with which contexts of ``engine`` are made.
+
+        Kernels for a new shape are compiled before it first runs. By default TensorRT-RTX runs others until a thread of
+        its own has compiled them: the same image could then have other bits a moment later.
+        """
         running = engine.create_runtime_config()
+        strategy = type(running.dynamic_shapes_kernel_specialization_strategy)
+        running.dynamic_shapes_kernel_specialization_strategy = strategy.EAGER
         store = running.create_runtime_cache()
         self._stored = self._read()
         if self._stored and not store.deserialize(self._stored):

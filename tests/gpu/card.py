@@ -106,7 +106,7 @@ class Decoding:
         self.others = self.card.pipeline.constants(self.batch)
         for name, value in self.heads.named():
             address = self.slot.address(self.plan, Ref(name), self.others)
-            self.card.driver.cuda.memcpy_htod(address, np.ascontiguousarray(value))
+            self.card.driver.write(address, np.ascontiguousarray(value))
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -13,6 +13,7 @@ from hhrnet_deploy.targets.cuda_ops import Infer
 from hhrnet_deploy.targets.cuda_runner import CudaRunner
 from hhrnet_deploy.targets.cuda_session import Opening
 from hhrnet_deploy.targets.runner import RunnerInfo
+from hhrnet_deploy.targets.torch import exact_convolutions
 
 TARGETS = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 
@@ -44,6 +45,10 @@ class TorchEngine:
 
         self._dtype = torch.float16 if half else torch.float32
         self._network = network.to("cuda:0", self._dtype, memory_format=torch.channels_last).eval()
+        # Kept: memory that PyTorch gets back may be given to another stream while this one still reads it.
+        self._mean = torch.tensor((0.485, 0.456, 0.406), device="cuda:0").view(1, 3, 1, 1)
+        self._std = torch.tensor((0.229, 0.224, 0.225), device="cuda:0").view(1, 3, 1, 1)
+        torch.cuda.synchronize()
         ranges = (Range((1, 32, 32), (largest, 4096, 4096)),)
         self.facts = EngineFacts(name, joints, "uint8", {"coarse": "float32", "fine": "float32"}, ranges)
 
@@ -53,12 +58,9 @@ class TorchEngine:
     def enqueue(self, infer: Infer, addresses: Mapping[str, int], stream: int) -> None:
         import torch
 
-        mean = torch.tensor((0.485, 0.456, 0.406), device="cuda:0").view(1, 3, 1, 1)
-        std = torch.tensor((0.229, 0.224, 0.225), device="cuda:0").view(1, 3, 1, 1)
-        exact = torch.backends.cudnn.flags(allow_tf32=False)
-        with torch.inference_mode(), exact, torch.cuda.stream(torch.cuda.ExternalStream(stream)):
+        with torch.inference_mode(), exact_convolutions, torch.cuda.stream(torch.cuda.ExternalStream(stream)):
             pixels = _view(addresses["image"], infer.shape, "|u1")
-            planes = ((pixels.permute(0, 3, 1, 2).float() / 255 - mean) / std).to(self._dtype)
+            planes = ((pixels.permute(0, 3, 1, 2).float() / 255 - self._mean) / self._std).to(self._dtype)
             for name, value in zip(("coarse", "fine"), self._network(planes), strict=True):
                 _view(addresses[name], tuple(value.shape), "<f4").copy_(value)
 

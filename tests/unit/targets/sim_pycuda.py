@@ -125,7 +125,7 @@ class Module:
 
 
 class Context:
-    """The primary context; ``pop`` is static, as pycuda's."""
+    """The primary context; ``pop`` and ``synchronize`` are static, as pycuda's."""
 
     api: Api
 
@@ -139,6 +139,10 @@ class Context:
     @staticmethod
     def pop() -> None:
         Context.api("cuCtxPopCurrent_v2", ctypes.byref(ctypes.c_void_p()))
+
+    @staticmethod
+    def synchronize() -> None:
+        Context.api("cuCtxSynchronize")
 
 
 def make_package(sim: ctypes.CDLL) -> dict[str, types.ModuleType]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import json
 import types
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -164,6 +165,9 @@ def make_module(sim: ctypes.CDLL, *, rtx: bool = False) -> types.ModuleType:
 
         def __init__(self, engine: Engine, settings: Any) -> None:
             Context.alive += 1
+            if settings is not None:
+                eager = DynamicShapesKernelSpecializationStrategy.EAGER
+                assert settings.dynamic_shapes_kernel_specialization_strategy is eager, "an image has one result"
             self.engine, self.settings = engine, settings
             self.shape: tuple[int, ...] = engine.get_tensor_shape(engine.inputs[0])
             self.addresses: dict[str, int] = {}
@@ -194,6 +198,9 @@ def make_module(sim: ctypes.CDLL, *, rtx: bool = False) -> types.ModuleType:
         def set_tensor_address(self, name: str, address: int) -> bool:
             self.addresses[name] = address
             return name in self.engine.tensors
+
+        def is_stream_capturable(self, stream: int) -> bool:
+            return bool(module.capturable)
 
         def execute_async_v3(self, stream: int) -> bool:
             module.runs += 1  # type: ignore[attr-defined]
@@ -235,7 +242,13 @@ def make_module(sim: ctypes.CDLL, *, rtx: bool = False) -> types.ModuleType:
         def serialize(self) -> memoryview:
             return memoryview(b"compiled")
 
+    class DynamicShapesKernelSpecializationStrategy(Enum):
+        LAZY = 0
+        EAGER = 1
+
     class RuntimeConfig:
+        dynamic_shapes_kernel_specialization_strategy = DynamicShapesKernelSpecializationStrategy.LAZY
+
         def create_runtime_cache(self) -> RuntimeCache:
             return RuntimeCache()
 
@@ -246,6 +259,7 @@ def make_module(sim: ctypes.CDLL, *, rtx: bool = False) -> types.ModuleType:
     things = (ILogger, DataType, TensorIOMode, Runtime, Engine, Context)
     for thing in things:
         setattr(module, thing.__name__, thing)
+    module.capturable = True  # type: ignore[attr-defined]
     module.runs = module.cache_hits = 0  # type: ignore[attr-defined]
     module.callbacks = []  # type: ignore[attr-defined]
     module.QuickPluginCreationRequest = object  # type: ignore[attr-defined]  # plans bring their kernels

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -256,6 +256,22 @@ def test_images_that_are_on_the_card(card: Card, tiny_onnx: Path) -> None:
         _free_uploads(card)
 
 
+def test_a_submitted_batch_waits_for_the_stream_of_the_thread_that_submits(card: Card, tiny_onnx: Path) -> None:
+    class Asked(OnCard):
+        threads: ClassVar[list[int]] = []
+
+        @property
+        def __cuda_array_interface__(self) -> dict[str, Any]:
+            self.threads.append(threading.get_ident())
+            return super().__cuda_array_interface__
+
+    with on_host(tiny_onnx) as host, on_card(card, tiny_onnx) as runner:
+        future = runner.submit(Asked(card, draw(2), stream=1), CONFIG)
+        assert_same(future.result(timeout=60), host.people(draw(2), CONFIG))
+        assert set(Asked.threads) == {threading.get_ident()}
+        _free_uploads(card)
+
+
 def test_the_card_warps_photos_of_any_sizes(card: Card, tiny_onnx: Path) -> None:
     rng = np.random.default_rng(3)
     sizes = [(40, 60), (100, 75), (33, 47), (41, 60), (64, 64), (75, 100), (200, 90)]
@@ -290,6 +306,29 @@ def test_a_captured_batch_runs_again_and_again(card: Card, tiny_onnx: Path) -> N
                 graph.launch()
                 assert_same(graph.people(), host.people(draw(2, seed=seed), CONFIG))
         assert_same(runner.people(draw(1), CONFIG), host.people(draw(1), CONFIG))
+
+
+def test_an_engine_that_allocates_while_it_runs_is_not_captured(card: Card, tiny_onnx: Path) -> None:
+    with on_card(card, tiny_onnx) as runner:
+        card.trt.capturable = False
+        with pytest.raises(CudaError, match="cannot be captured for 2 images of 96x64"):
+            GraphRun(runner, count=2, size=(96, 64), config=CONFIG).__enter__()
+        card.trt.capturable = True
+        assert runner.people(draw(1), CONFIG)
+
+
+def test_nothing_is_launched_into_a_capture_of_another_thread(card: Card, tiny_onnx: Path) -> None:
+    with on_card(card, tiny_onnx) as runner, GraphRun(runner, count=1, size=(96, 64), config=CONFIG) as graph:
+        graph.images[:] = draw(1)
+        thread = threading.Thread(target=graph.launch)
+        with runner.session.pipeline.issuing:  # as while a graph is captured
+            before = card.trt.runs
+            thread.start()
+            thread.join(0.2)
+            assert thread.is_alive()
+            assert card.trt.runs == before
+        thread.join()
+        assert_same(graph.people(), runner.people(draw(1), CONFIG))
 
 
 def test_sizes_outside_the_profiles_are_named(card: Card, tiny_onnx: Path) -> None:

@@ -17,7 +17,7 @@ from hhrnet_deploy.targets.opening import open_model
 from hhrnet_deploy.targets.registry import find_target
 from hhrnet_deploy.targets.runner import Runner, RunnerInfo
 from hhrnet_deploy.targets.target import BuildSettings, RunOptions
-from hhrnet_deploy.targets.torch import TorchRunner
+from hhrnet_deploy.targets.torch import TorchRunner, exact_convolutions
 
 
 def images(n: int, h: int = 64, w: int = 96, seed: int = 1) -> np.ndarray:
@@ -250,6 +250,32 @@ def test_submit_blocks_instead_of_queueing_without_limit() -> None:
         runner.go.set()
         feeder.join(60)
         assert len(done) == 20
+
+
+def test_pytorch_runs_exact_convolutions_with_cudnn_on() -> None:
+    from torch.backends import cudnn
+
+    def flags() -> tuple[bool, ...]:
+        return cudnn.enabled, cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32
+
+    before, entered, leave = flags(), threading.Event(), threading.Event()
+
+    def other() -> None:
+        with exact_convolutions:
+            entered.set()
+            leave.wait(60)
+
+    with cudnn.flags(enabled=True, benchmark=True, deterministic=True, allow_tf32=True):
+        thread = threading.Thread(target=other)
+        with exact_convolutions:
+            thread.start()
+            assert entered.wait(60)
+            assert flags() == (True, True, True, False)
+        assert flags() == (True, True, True, False), "another thread is still inside"
+        leave.set()
+        thread.join()
+        assert flags() == (True, True, True, True)
+    assert flags() == before
 
 
 def test_the_torch_runner_restores_training_mode(tiny_model: Any) -> None:

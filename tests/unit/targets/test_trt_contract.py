@@ -39,6 +39,8 @@ LIBRARIES = ("nvinfer", "nvonnxparser", "nvinfer_plugin")
 RTX_ONLY = {
     *("no IBuilderConfig.num_compute_capabilities", "no IBuilderConfig.set_compute_capability"),
     *("no ICudaEngine.create_runtime_config", "no IRuntimeConfig.create_runtime_cache"),
+    "no IExecutionContext.is_stream_capturable",
+    "no IRuntimeConfig.dynamic_shapes_kernel_specialization_strategy",
     *("no IRuntimeConfig.set_runtime_cache", "no IRuntimeCache.serialize", "no IRuntimeCache.deserialize"),
 }
 
