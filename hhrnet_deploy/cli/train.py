@@ -63,6 +63,8 @@ def train(
         watchers=(_Lines(),),
         say=console.info,
     )
+    if report is None:  # rank 0 prints
+        return
     if as_json:
         found = asdict(report)
         console.emit_json({name: str(value) if isinstance(value, Path) else value for name, value in found.items()})

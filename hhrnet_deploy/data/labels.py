@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from hhrnet_deploy.errors import InputError
 
-_HINT = "`hhrnet data check` lists everything that is wrong with a data set."
+CHECK_HINT = "`hhrnet data check` lists everything that is wrong with a data set."
 
 Annotations = Sequence[dict[str, Any]]
 
@@ -23,8 +23,20 @@ def people(annotations: Annotations) -> list[dict[str, Any]]:
     Raises:
         InputError: keypoints are not finite numbers in threes.
     """
-    kept = (item for item in annotations if not item.get("iscrowd", 0) or item.get("num_keypoints", 0) > 0)
+    kept = (item for item in annotations if not item.get("iscrowd", 0) or labelled_joints(item) > 0)
     return [item for item in kept if item.get("keypoints") and (_triples(item)[:, 2] > 0).any()]
+
+
+def labelled_joints(annotation: dict[str, Any]) -> int:
+    """``num_keypoints`` as it stands (CrowdPose counts visible joints only), counted where the file leaves it out.
+
+    Raises:
+        InputError: keypoints are not finite numbers in threes.
+    """
+    stated = annotation.get("num_keypoints")
+    if stated is not None:
+        return int(stated)
+    return int((_triples(annotation)[:, 2] > 0).sum()) if annotation.get("keypoints") else 0
 
 
 def joints(annotations: Annotations, num_joints: int) -> npt.NDArray[np.float64]:
@@ -50,7 +62,7 @@ def ignore_mask(annotations: Annotations, width: int, height: int) -> npt.NDArra
     """
     ignored = np.zeros((height, width), np.bool_)
     for annotation in annotations:
-        if annotation.get("iscrowd", 0) or annotation.get("num_keypoints", 0) == 0:
+        if annotation.get("iscrowd", 0) or labelled_joints(annotation) == 0:
             ignored |= segmentation_mask(annotation, width, height)
     return ignored
 
@@ -72,7 +84,7 @@ def segmentation_mask(annotation: dict[str, Any], width: int, height: int) -> np
         return np.asarray(np.asarray(mask.decode(encoded)).any(axis=2), np.bool_)
     except (TypeError, ValueError, KeyError, AttributeError) as error:
         raise InputError(
-            f"Annotation {annotation.get('id')} has a malformed segmentation: {error}.", hint=_HINT
+            f"Annotation {annotation.get('id')} has a malformed segmentation: {error}.", hint=CHECK_HINT
         ) from error
 
 
@@ -107,7 +119,7 @@ def _numbers(annotation: dict[str, Any], key: str, count: int) -> npt.NDArray[np
     if values.shape != (count,) or not np.isfinite(values).all():
         raise InputError(
             f"Annotation {annotation.get('id')} needs {count} finite numbers as {key}, got {annotation.get(key)!r}.",
-            hint=_HINT,
+            hint=CHECK_HINT,
         )
     return values
 

@@ -116,7 +116,7 @@ def path_of(checkpoint: str | os.PathLike[str]) -> Path:
 
 
 def _choose_preset(asked: str | Path | Preset | None, weights: Weights) -> tuple[Preset, list[str]]:
-    noted = _noted_preset(weights)
+    noted = noted_preset(weights)
     if isinstance(asked, Preset):
         return asked, []
     if asked is not None:
@@ -150,7 +150,12 @@ def _by_file_name(matches: list[Preset], path: Path) -> tuple[Preset, list[str]]
     return smallest, [note]
 
 
-def _noted_preset(weights: Weights) -> Preset | None:
+def noted_preset(weights: Weights) -> Preset | None:
+    """What a file of this project says about its network; None for other files.
+
+    Raises:
+        CheckpointError: its note is not valid.
+    """
     noted = weights.metadata.get("preset")
     if noted is None:
         return None

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,9 +12,9 @@ import torch
 import yaml
 
 from hhrnet_deploy.data.coco import KeypointDataset
-from hhrnet_deploy.errors import InputError
-from hhrnet_deploy.evaluate.run import EvaluationOptions, evaluate
-from hhrnet_deploy.files import write_text
+from hhrnet_deploy.errors import HHRNetError, InputError
+from hhrnet_deploy.evaluate.run import EvaluationOptions, check_data, evaluate
+from hhrnet_deploy.files import is_disk_full, write_text
 from hhrnet_deploy.model.checkpoint import LoadedModel
 from hhrnet_deploy.model.presets import find_preset
 from hhrnet_deploy.targets.torch import TorchRunner
@@ -77,7 +78,7 @@ class TrainingReport:
 
 def train(
     recipe: Recipe, options: TrainingOptions, *, watchers: tuple[Watcher, ...] = (), say: Say = _log.info
-) -> TrainingReport:
+) -> TrainingReport | None:
     """Run a recipe in this process, or in all that ``torchrun`` started.
 
     Args:
@@ -86,23 +87,51 @@ def train(
         watchers: told of progress beside the records in the folder (rank 0).
         say: told in sentences what the run starts from (rank 0).
 
+    Returns:
+        What came out; None on the processes other than rank 0.
+
     Raises:
         InputError: data or weights do not fit, an image is unreadable, or the folder holds another run.
         HHRNetError: the loss is not finite, or the disk is full.
     """
     _check_folder(options)
-    with joined() as world:
+    recipe = _on_data(recipe, options.data)
+    with joined() as world, _with_room(options.folder):
         tell = say if world.leads else _nothing
-        parts = _opened_by_all(_sources(recipe, options), world, tell)
+        parts = _opened_by_all(recipe.sources, world, tell)
         learner = make_learner(recipe, options, parts[0][0], world, tell)
         run = Run(recipe, TrainingSet(parts, recipe), learner, world, options.folder)
-        run.validate = _validator(recipe, options, tell)  # on every process: the others wait while rank 0 validates
+        # On every process: the others wait while rank 0 validates.
+        run.validate = _validator(recipe, parts, learner.network, options.folder / PICTURES, tell)
         if world.leads:
             run.watchers = [*recorders(options.folder, learner.position.step), *watchers]
             write_text(options.folder / RECIPE_FILE, yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False))
             tell(_size_of(run))
         finished = run.fit()
-        return _report(run, options.folder, finished)
+        return _report(run, options.folder, finished) if world.leads else None
+
+
+def _on_data(recipe: Recipe, data: Path | None) -> Recipe:
+    """The recipe with ``--data`` in the place of its own sources and validation."""
+    if data is None:
+        return recipe
+    first = recipe.sources[0] if len(recipe.sources) == 1 else Source(path=str(data))
+    source = Source(path=str(data), split=first.split, repeat=first.repeat)
+    return recipe.model_copy(update={"sources": (source,), "validation": Source(path=str(data))})
+
+
+@contextmanager
+def _with_room(folder: Path) -> Iterator[None]:
+    """Say how to go on when the disk is full."""
+    try:
+        yield
+    except OSError as error:
+        if not is_disk_full(error):
+            raise
+        raise HHRNetError(
+            f"The disk is full: {error.filename or folder} could not be written.",
+            hint="Free some space, then go on with --resume; the last checkpoint is whole.",
+        ) from error
 
 
 def _opened_by_all(sources: tuple[Source, ...], world: World, tell: Say) -> tuple[tuple[KeypointDataset, int], ...]:
@@ -152,7 +181,10 @@ def _resume(recipe: Recipe, options: TrainingOptions, learner: Learner) -> None:
     now = recipe.model_dump(mode="json")
     changed = sorted(key for key in now if now[key] != before.get(key))
     if changed:
-        _log.warning("The recipe differs from the one this run was started with: %s.", ", ".join(changed))
+        _log.warning(
+            "The recipe differs from the one this run was started with: %s. The run goes on with the new values.",
+            ", ".join(changed),
+        )
 
 
 def _check_folder(options: TrainingOptions) -> None:
@@ -166,20 +198,19 @@ def _check_folder(options: TrainingOptions) -> None:
         )
 
 
-def _sources(recipe: Recipe, options: TrainingOptions) -> tuple[Source, ...]:
-    if options.data is None:
-        return recipe.sources
-    repeat = recipe.sources[0].repeat if len(recipe.sources) == 1 else 1
-    split = recipe.sources[0].split if len(recipe.sources) == 1 else None
-    return (Source(path=str(options.data), split=split, repeat=repeat),)
-
-
-def _validator(recipe: Recipe, options: TrainingOptions, tell: Say) -> Callable[[LoadedModel, int], float] | None:
-    dataset = _validation_set(recipe, options, tell)
+def _validator(
+    recipe: Recipe, parts: tuple[tuple[KeypointDataset, int], ...], network: LoadedModel, pictures: Path, tell: Say
+) -> Callable[[LoadedModel, int], float] | None:
+    dataset = _validation_set(recipe, tell)
     if dataset is None:
         tell("No validation: there is no split with annotations besides the one trained on.")
         return None
-    pictures = options.folder / PICTURES
+    check_data(TorchRunner(network, network.preset, name="training"), dataset)
+    tell(f"Validating on {len(dataset)} images of {dataset.root} ({dataset.split}).")
+    trained_on = {sample.path for part, _ in parts for sample in part}
+    seen = sum(sample.path in trained_on for sample in dataset)
+    if seen:
+        tell(f"{seen} of them are trained on too: AP says little about other images.")
 
     def validate(network: LoadedModel, step: int) -> float:
         runner = TorchRunner(network, network.preset, name="training")
@@ -191,9 +222,9 @@ def _validator(recipe: Recipe, options: TrainingOptions, tell: Say) -> Callable[
     return validate
 
 
-def _validation_set(recipe: Recipe, options: TrainingOptions, tell: Say) -> KeypointDataset | None:
-    """The recipe's; with ``--data``, or where the recipe names none, the folder's own."""
-    source = recipe.validation if options.data is None else Source(path=str(options.data))
+def _validation_set(recipe: Recipe, tell: Say) -> KeypointDataset | None:
+    """The recipe's; where it names none, that of the first source's folder."""
+    source = recipe.validation
     if source is None:
         if recipe.sources[0].path is None:
             return None
@@ -214,12 +245,10 @@ def _report(run: Run, folder: Path, finished: bool) -> TrainingReport:
     position = run.learner.position
     best = position.best_ap if position.best_ap >= 0 else None
     candidates = (folder / BEST_FILE, folder / FINAL_FILE)
-    summary = None
-    if run.world.leads:
-        title = f"{folder.name}: {position.images} images, {position.step} steps, {position.seconds / 3600:.2f} h"
-        if best is not None:
-            title += f", best AP {100 * best:.1f}"
-        summary = write_summary(folder, title, latest_picture(folder / PICTURES))
+    title = f"{folder.name}: {position.images} images, {position.step} steps, {position.seconds / 3600:.2f} h"
+    if best is not None:
+        title += f", best AP {100 * best:.1f}"
+    summary = write_summary(folder, title, latest_picture(folder / PICTURES))
     return TrainingReport(
         folder=folder,
         finished=finished,

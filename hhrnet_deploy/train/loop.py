@@ -106,7 +106,8 @@ class Run:
         """Part of the run that is done, 0 to 1, the same on every process."""
         position, recipe = self.learner.position, self.recipe
         if recipe.budget_minutes is None:
-            return position.step / (self.steps * recipe.epochs)
+            # Not from all steps: a batch or data set changed on resume has other steps an epoch.
+            return (position.epoch + min(position.step_in_epoch / self.steps, 1)) / recipe.epochs
         return self.world.agree(position.seconds) / (60 * recipe.budget_minutes)
 
     def save(self) -> None:
@@ -194,9 +195,11 @@ class Run:
         """Between two epochs: validate where it is time, and write the checkpoint."""
         position, recipe = self.learner.position, self.recipe
         due = position.step_in_epoch == 0 and position.epoch % recipe.validate_every == 0
-        if self.validate is not None and (due or self.done()):
-            self._validate(self.validate)
-        self.save()
+        try:
+            if self.validate is not None and (due or self.done()):
+                self._validate(self.validate)
+        finally:  # what was trained is not lost to what validation finds
+            self.save()
 
     def _validate(self, validate: Validate) -> None:
         began = time.monotonic()

@@ -42,6 +42,18 @@ def _adam(options: Optimiser, parameters: Iterable[nn.Parameter]) -> torch.optim
     return torch.optim.Adam(parameters, lr=options.lr)
 
 
+def load_keeping_options(optimiser: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Load momenta and step counts; rates, betas and weight decay stay what the optimiser was made with.
+
+    Raises:
+        KeyError, ValueError: the state is of another optimiser or of other parameters.
+    """
+    own = [{name: value for name, value in group.items() if name != "params"} for group in optimiser.param_groups]
+    optimiser.load_state_dict(state)
+    for group, options in zip(optimiser.param_groups, own, strict=True):
+        group.update(options)
+
+
 class MuonAndAdam(torch.optim.Optimizer):
     """Muon (Jordan et al. 2024) over convolution weights, another optimiser over everything else.
 
@@ -86,7 +98,7 @@ class MuonAndAdam(torch.optim.Optimizer):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up what ``state_dict`` gave."""
         own = dict(state_dict)
-        self._rest.load_state_dict(own.pop("rest"))
+        load_keeping_options(self._rest, own.pop("rest"))
         super().load_state_dict(own)
 
     def _turn(self, weights: list[nn.Parameter], transposed: bool, rate: float) -> None:

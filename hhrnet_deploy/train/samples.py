@@ -70,7 +70,7 @@ class TrainingSet:
         try:
             return make_example(dataset, sample, self.recipe, rng)
         except InputError as error:
-            return error
+            return error if error.hint is not None else InputError(error.fact, hint=labels.CHECK_HINT)
 
     def locate(self, number: int) -> tuple[KeypointDataset, Sample]:
         """The data set and sample behind a number from 0 to ``len - 1``."""

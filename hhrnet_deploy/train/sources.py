@@ -128,13 +128,13 @@ def _drawn(wanted: Synthetic, say: Say) -> Path:
 
 def _pasted(wanted: Pasted, say: Say) -> Path:
     source = expanded(wanted.path)
-    folder = Path(cache_folder()) / "training" / f"pasted-{wanted.images}-{wanted.seed}{_mark(source)}"
+    folder = Path(cache_folder()) / "training" / f"pasted-{wanted.images}-{wanted.seed}{_mark(source, wanted.split)}"
     if not folder.is_dir():
         say(f"Pasting people into {wanted.images} photos in {folder}.")
         make_paste_set(folder, source, wanted.split, wanted.images, wanted.seed)
     return folder
 
 
-def _mark(path: str | None) -> str:
-    """A short mark of a path for folder names, so that sets from different places are kept apart."""
-    return "" if path is None else f"-{hashlib.sha256(os.path.abspath(path).encode()).hexdigest()[:8]}"
+def _mark(path: str | None, split: str = "") -> str:
+    """A short mark of a path and split for folder names, so that sets from different places are kept apart."""
+    return "" if path is None else f"-{hashlib.sha256(f'{os.path.abspath(path)}{split}'.encode()).hexdigest()[:8]}"

@@ -9,12 +9,22 @@ from typing import Literal
 from torch import nn
 
 from hhrnet_deploy.errors import CheckpointError, InputError
-from hhrnet_deploy.model.checkpoint import DEFAULT, DEFAULT_PATH, LoadedModel, load_model, require_finite, to_float32
+from hhrnet_deploy.model.checkpoint import (
+    DEFAULT,
+    DEFAULT_PATH,
+    LoadedModel,
+    load_model,
+    noted_preset,
+    require_finite,
+    to_float32,
+)
 from hhrnet_deploy.model.diagnosis import COUNTER, is_backbone
 from hhrnet_deploy.model.formats import read_weights
 from hhrnet_deploy.model.presets import Preset
 
 _LISTED = 6
+# What has one channel per joint, whatever the number of joints: the heads, and the layer that reads the first one.
+_OF_JOINTS = ("final_layers.", "deconv_layers.0.0.0.")
 
 
 def start_network(
@@ -28,6 +38,7 @@ def start_network(
 
     Tensors are taken by name where the shapes agree (pose_higher_hrnet.py:541-561 of the official code); the others
     keep their fresh initialisation: heads and deconvolution when an ImageNet HRNet or a model of other joints is given.
+    A file of this project says which joints it has, so that as many others are not taken for the same.
 
     Args:
         preset: the network and its skeleton.
@@ -49,7 +60,13 @@ def start_network(
     path = DEFAULT_PATH if init == DEFAULT else Path(init)
     weights = read_weights(path)
     own = network.state_dict()
-    offered = {name: tensor for name, tensor in weights.tensors.items() if not backbone_only or is_backbone(name)}
+    noted = noted_preset(weights)
+    others = noted is not None and noted.skeleton.joints != preset.skeleton.joints
+    offered = {
+        name: tensor
+        for name, tensor in weights.tensors.items()
+        if is_backbone(name) or not (backbone_only or (others and name.startswith(_OF_JOINTS)))
+    }
     fitting = {
         name: to_float32(tensor, name, path)
         for name, tensor in offered.items()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,9 +9,10 @@ from typing import Any
 import torch
 
 from hhrnet_deploy.errors import CheckpointError, HHRNetError
-from hhrnet_deploy.files import replacing
+from hhrnet_deploy.files import is_disk_full, replacing
 from hhrnet_deploy.model.checkpoint import LoadedModel
 from hhrnet_deploy.train.ema import MovingAverage
+from hhrnet_deploy.train.optimiser import load_keeping_options
 
 FORMAT = 1
 
@@ -84,11 +84,11 @@ def save_state(path: Path, learner: Learner, recipe: dict[str, Any]) -> None:
         # Through a Python file: writing to a path, torch hides that the disk is full.
         with replacing(path) as temporary, temporary.open("wb") as stream:
             torch.save(document, stream)
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+    except (OSError, RuntimeError) as error:
+        if not is_disk_full(error):
             raise
         raise HHRNetError(
-            f"The checkpoint {path} could not be written: {error.strerror}.",
+            f"The checkpoint {path} could not be written: the disk is full.",
             hint="Free some space, then go on with --resume; the checkpoint before this one is whole.",
         ) from error
 
@@ -114,7 +114,13 @@ def load_state(path: Path, learner: Learner) -> dict[str, Any]:
             learner.average.updates = document["average_updates"]
     except RuntimeError as error:
         raise CheckpointError(f"{path} holds another network: {error}.") from error
-    learner.optimiser.load_state_dict(document["optimiser"])
+    try:
+        load_keeping_options(learner.optimiser, document["optimiser"])
+    except (KeyError, ValueError) as error:
+        raise CheckpointError(
+            f"{path} was written with another optimiser.",
+            hint="Keep optimiser.kind and frozen as they were, or start a new run from these weights with --init.",
+        ) from error
     if learner.scaler.is_enabled() and document["scaler"]:
         learner.scaler.load_state_dict(document["scaler"])
     learner.position = Position(**document["position"])

@@ -16,6 +16,8 @@ from hhrnet_deploy.train.losses import LossFactors, LossParts, total_loss
 from hhrnet_deploy.train.recipe import Recipe
 from hhrnet_deploy.train.state import Learner
 
+# Of the loss, in fp16: thirty skipped steps in a row from where PyTorch starts, 2^16.
+_SMALLEST_SCALE = 2.0**-14
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -92,16 +94,33 @@ class Stepper:
         # With fp16 an overflow in the gradients is normal: the scaler skips the step and lowers the scale.
         sound = torch.isfinite(parts).all() & (torch.isfinite(norm) | learner.scaler.is_enabled())
         if not bool(sound):
-            raise NotANumberError(
-                f"The loss or a gradient of step {learner.position.step + 1} is not a finite number "
-                f"(loss parts {[round(value, 6) for value in parts.tolist()]}). Its images: {', '.join(names)}.",
-                hint="The last checkpoint is from before this step. Look at these images and their annotations, "
-                "or lower the learning rate with --set optimiser.lr=...",
-            )
+            raise self._not_a_number(names, parts)
         learner.scaler.step(learner.optimiser)
         learner.scaler.update()
+        if learner.scaler.is_enabled() and learner.scaler.get_scale() < _SMALLEST_SCALE:
+            raise NotANumberError(
+                f"The gradients are not finite at any scale of the loss; step {learner.position.step + 1} was the last "
+                f"that was skipped for it. Its images: {', '.join(names)}.",
+                hint="Train with --set precision=bf16 or fp32, or lower the learning rate with --set optimiser.lr=...",
+            )
         if learner.average is not None:
             learner.average.update(learner.network)
+
+    def _not_a_number(self, names: list[str], parts: Tensor) -> NotANumberError:
+        where = f"step {self.learner.position.step + 1}"
+        values = [round(value, 6) for value in parts.tolist()]
+        if isinstance(self.model, DistributedDataParallel) and bool(torch.isfinite(parts).all()):
+            return NotANumberError(
+                f"A gradient of {where} is not a finite number. This process's loss is (parts {values}): the cause is "
+                f"with the process that reports another loss; where none does, it may be here: {', '.join(names)}.",
+                hint="The last checkpoint is from before this step.",
+            )
+        return NotANumberError(
+            f"The loss or a gradient of {where} is not a finite number (loss parts {values}). "
+            f"Its images: {', '.join(names)}.",
+            hint="The last checkpoint is from before this step. Look at these images and their annotations, "
+            "or lower the learning rate with --set optimiser.lr=...",
+        )
 
 
 def grouped(batches: Iterable[Batch | InputError], accumulation: int) -> Iterator[list[Batch]]:

@@ -69,6 +69,16 @@ def test_labelled_people_are_not_masked():
     assert not ignore_mask([person(1, 1)], WIDTH, HEIGHT).any()
 
 
+def test_joints_are_counted_where_the_file_does_not_say_how_many():
+    entry = person(1, 1)
+    del entry["num_keypoints"]
+    assert not ignore_mask([entry], WIDTH, HEIGHT).any()
+    assert people([entry]) == [entry]
+    nobody = unlabelled(segmentation=[polygon(2, 3, 6, 9)])
+    del nobody["num_keypoints"]
+    np.testing.assert_array_equal(ignore_mask([nobody], WIDTH, HEIGHT), rectangle(2, 3, 6, 9))
+
+
 def test_unlabelled_people_are_masked_along_all_their_polygons():
     entry = unlabelled(segmentation=[polygon(2, 3, 6, 9), polygon(10, 0, 12, 4)])
     expected = rectangle(2, 3, 6, 9) | rectangle(10, 0, 12, 4)

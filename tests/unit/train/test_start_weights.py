@@ -66,6 +66,17 @@ def test_other_joints_get_new_heads(trained: tuple[LoadedModel, Path]) -> None:
     assert "deconv_layers.0.0.0" in notes[1]
 
 
+def test_as_many_other_joints_get_new_heads_too(trained: tuple[LoadedModel, Path]) -> None:
+    network, path = trained
+    others = COCO.model_copy(update={"name": "own", "joints": tuple(f"own_{joint}" for joint in COCO.joints)})
+    started, notes = start_network(PRESET.with_skeleton(others), str(path))
+    before, after = network.state_dict(), started.state_dict()
+    for name in ("final_layers.0.weight", "final_layers.1.weight", "deconv_layers.0.0.0.weight"):
+        assert not torch.equal(before[name], after[name])
+    assert torch.equal(before["conv1.weight"], after["conv1.weight"])
+    assert "Made anew: final_layers.0, final_layers.1, deconv_layers.0.0.0" in notes[1]
+
+
 def test_backbone_only_leaves_heads_and_deconvolution_fresh(trained: tuple[LoadedModel, Path]) -> None:
     network, path = trained
     torch.manual_seed(8)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +13,13 @@ import pytest
 import torch
 from train_world import recipe_document, write_people, write_preset
 
-from hhrnet_deploy.errors import HHRNetError, InputError
+from hhrnet_deploy.errors import CheckpointError, HHRNetError, InputError
 from hhrnet_deploy.model.checkpoint import load_model
+from hhrnet_deploy.pipeline import training
 from hhrnet_deploy.pipeline.training import TrainingOptions, TrainingReport, train
 from hhrnet_deploy.skeletons import CROWDPOSE
 from hhrnet_deploy.train.recipe import parse_recipe
-from hhrnet_deploy.train.step import NotANumberError
+from hhrnet_deploy.train.step import NotANumberError, Stepper
 
 
 @pytest.fixture
@@ -27,7 +30,10 @@ def world(tmp_path: Path) -> dict[str, Any]:
 
 
 def _train(document: dict[str, Any], folder: Path, **options: Any) -> TrainingReport:
-    return train(parse_recipe(document, name="test"), TrainingOptions(folder=folder, **options), say=lambda _: None)
+    said: list[str] = options.pop("said", [])
+    report = train(parse_recipe(document, name="test"), TrainingOptions(folder=folder, **options), say=said.append)
+    assert report is not None
+    return report
 
 
 def test_a_run_leaves_weights_metrics_events_pictures_and_a_page(world: dict[str, Any], tmp_path: Path) -> None:
@@ -95,8 +101,9 @@ def test_a_missing_image_stops_the_run_and_keeps_the_checkpoint(world: dict[str,
     victim = Path(world["sources"][0]["path"]) / "images" / "train2017" / "000000000003.png"
     victim.unlink()
     for workers in (0, 1):
-        with pytest.raises(InputError, match=r"000000000003\.png does not exist"):
+        with pytest.raises(InputError, match=r"000000000003\.png does not exist") as caught:
             _train({**world, "workers": workers}, tmp_path / "run", resume=True)
+        assert "hhrnet data check" in str(caught.value)
     assert (tmp_path / "run" / "state.pt").read_bytes() == before
 
 
@@ -121,6 +128,41 @@ def test_a_loss_that_is_no_number_names_its_images_and_keeps_the_checkpoint(
     assert all(torch.isfinite(value).all() for value in state["network"].values())
 
 
+def _broken_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loss is a number, its gradient is not: the square root of 0."""
+    from hhrnet_deploy.train import step
+
+    original = step.total_loss
+
+    def poisoned(coarse: torch.Tensor, *rest: Any) -> Any:
+        parts = original(coarse, *rest)
+        return parts._replace(push=parts.push + (coarse.sum() * 0).sqrt())
+
+    monkeypatch.setattr(step, "total_loss", poisoned)
+
+
+def test_gradients_that_no_scale_helps_end_a_run_in_half_precision(
+    world: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _broken_gradient(monkeypatch)
+    with pytest.raises(NotANumberError, match="not finite at any scale") as caught:
+        _train({**world, "precision": "fp16", "epochs": 100, "validate_every": 100}, tmp_path / "run")
+    assert "bf16" in str(caught.value)
+
+
+def test_images_of_a_sound_loss_are_not_blamed_for_another_process(
+    world: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from hhrnet_deploy.train import step
+
+    _broken_gradient(monkeypatch)
+    with pytest.raises(NotANumberError, match="Its images: "):
+        _train(world, tmp_path / "alone")
+    monkeypatch.setattr(step, "DistributedDataParallel", torch.nn.Module)
+    with pytest.raises(NotANumberError, match="the process that reports another loss"):
+        _train(world, tmp_path / "one_of_many")
+
+
 def test_a_full_disk_says_so_and_keeps_the_checkpoint(
     world: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -129,16 +171,105 @@ def test_a_full_disk_says_so_and_keeps_the_checkpoint(
     _train({**world, "epochs": 1}, tmp_path / "run")
     before = (tmp_path / "run" / "state.pt").read_bytes()
 
-    def full(document: Any, stream: Any) -> None:
-        stream.write(b"half")
-        raise OSError(errno.ENOSPC, "No space left on device")
+    @contextmanager
+    def full(path: Path) -> Iterator[Path]:
+        yield Path("/dev/full")
 
-    monkeypatch.setattr(state.torch, "save", full)
-    with pytest.raises(HHRNetError, match="No space left on device") as caught:
+    monkeypatch.setattr(state, "replacing", full)
+    with pytest.raises(HHRNetError, match=r"state\.pt could not be written: the disk is full") as caught:
         _train(world, tmp_path / "run", resume=True)
     assert "--resume" in str(caught.value)
     assert (tmp_path / "run" / "state.pt").read_bytes() == before
     assert not list((tmp_path / "run").glob(".*part*"))
+
+
+def test_a_full_disk_beside_the_checkpoint_says_how_to_go_on(
+    world: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "summary.png")
+
+    monkeypatch.setattr(training, "write_summary", full)
+    with pytest.raises(HHRNetError, match=r"disk is full: summary\.png") as caught:
+        _train({**world, "epochs": 1}, tmp_path / "run")
+    assert "--resume" in str(caught.value)
+    monkeypatch.undo()
+    assert _train({**world, "epochs": 1}, tmp_path / "run", resume=True).finished
+
+
+def test_validation_is_checked_before_the_first_step(world: dict[str, Any], tmp_path: Path) -> None:
+    root = Path(world["sources"][0]["path"])
+    photo = next((root / "images" / "val2017").glob("*"))
+    photo.rename(tmp_path / photo.name)
+    with pytest.raises(InputError, match="1 of 3 photos are missing") as caught:
+        _train(world, tmp_path / "run")
+    assert "hhrnet data check" in str(caught.value)
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
+def test_an_error_of_validation_leaves_a_checkpoint(
+    world: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise InputError("broken in between")
+
+    monkeypatch.setattr(training, "evaluate", fail)
+    with pytest.raises(InputError, match="broken in between"):
+        _train(world, tmp_path / "run")
+    monkeypatch.undo()
+    report = _train(world, tmp_path / "run", resume=True)
+    assert (report.finished, report.steps) == (True, 4)
+
+
+def test_validating_on_what_was_trained_on_is_said(world: dict[str, Any], tmp_path: Path) -> None:
+    said: list[str] = []
+    _train({**world, "validation": world["sources"][0]}, tmp_path / "run", said=said)
+    assert any("8 of them are trained on too" in line for line in said)
+
+
+@pytest.mark.parametrize("change", [{"global_batch": 8}, {"global_batch": 2, "images_per_device": 2}])
+def test_a_run_resumed_with_another_batch_goes_through_the_epochs_that_are_left(
+    world: dict[str, Any], tmp_path: Path, change: dict[str, int]
+) -> None:
+    before = _train({**world, "epochs": 1}, tmp_path / "run")
+    after = _train({**world, "epochs": 3, **change}, tmp_path / "run", resume=True)
+    assert after.finished
+    assert after.images - before.images == 16
+
+
+def test_data_that_is_forgotten_on_resume_is_said(
+    world: dict[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    other = write_people(tmp_path / "other", images=4)
+    _train({**world, "epochs": 1}, tmp_path / "run", data=other)
+    _train(world, tmp_path / "run", resume=True)
+    assert "sources" in caplog.text
+
+
+def test_another_optimiser_does_not_take_up_a_checkpoint(world: dict[str, Any], tmp_path: Path) -> None:
+    muon = {**world, "optimiser": {**world.get("optimiser", {}), "kind": "muon"}}
+    _train({**world, "epochs": 1}, tmp_path / "adam")
+    _train({**muon, "epochs": 1}, tmp_path / "muon")
+    for document, folder in ((muon, "adam"), (world, "muon")):
+        with pytest.raises(CheckpointError, match="another optimiser") as caught:
+            _train(document, tmp_path / folder, resume=True)
+        assert "--init" in str(caught.value)
+
+
+def test_options_of_the_optimiser_are_the_recipes_after_a_resume(
+    world: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _train({**world, "epochs": 1}, tmp_path / "run")
+    seen: set[float] = set()
+    original = Stepper.step
+
+    def spy(self: Stepper, batches: Any, rate: float) -> Any:
+        seen.update(group["weight_decay"] for group in self.learner.optimiser.param_groups)
+        return original(self, batches, rate)
+
+    monkeypatch.setattr(Stepper, "step", spy)
+    _train({**world, "optimiser": {**world.get("optimiser", {}), "weight_decay": 0.125}}, tmp_path / "run", resume=True)
+    assert seen == {0.125}
 
 
 def test_a_run_is_not_overwritten_and_nothing_is_resumed_from_nowhere(world: dict[str, Any], tmp_path: Path) -> None:
