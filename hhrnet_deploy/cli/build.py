@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from hhrnet_deploy.cli import console, options
+from hhrnet_deploy.cli.budget import print_budget
 from hhrnet_deploy.cli.export import print_parity
 
 if TYPE_CHECKING:
@@ -192,6 +193,8 @@ def _print(report: BuildReport) -> None:
         print_parity(manifest.parity)
     elif manifest.parity_missing is not None:
         console.out.print(f"not compared with its ONNX graph: {manifest.parity_missing}", markup=False)
+    if manifest.quantization is not None and manifest.quantization.budget is not None:
+        print_budget(manifest.quantization.budget)
     console.out.print(
         f"{report.path}: {manifest.preset}, {manifest.target} {manifest.target_version}, {manifest.precision}, "
         f"{report.bytes / 1e6:.1f} MB, {report.seconds:.0f} s",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hhrnet_deploy.cli import console, options
+from hhrnet_deploy.cli.budget import print_budget
 
 if TYPE_CHECKING:
     from hhrnet_deploy.pipeline.inspect import Change, Convolution, Difference, Inspection
@@ -69,6 +70,11 @@ def _print(report: Inspection, *, layers: bool) -> None:
         _print_convolutions(shown, title)
     kinds = ", ".join(f"{count} {kind}" for kind, count in report.layers.items())
     console.out.print(f"layers: {kinds}", markup=False)
+    budget = (report.about.get("quantization") or {}).get("budget")
+    if budget is not None:
+        from hhrnet_deploy.targets.quantization import Budget
+
+        print_budget(Budget.model_validate(budget))
 
 
 def _print_about(report: Inspection) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hhrnet_deploy.data.coco import KeypointDataset
-from hhrnet_deploy.errors import InputError
+from hhrnet_deploy.errors import GateFailedError, InputError
 from hhrnet_deploy.evaluate.run import EvaluationOptions, evaluate
 from hhrnet_deploy.pipeline.progress import Bar, Note, bar_or_nothing
 from hhrnet_deploy.quantize.budget import Limit, meet_budget
@@ -47,6 +47,11 @@ class BudgetRequest:
         if not 0 <= self.max_ap_drop <= 1:
             raise InputError(f"The largest AP drop has to be between 0 and 1, got {self.max_ap_drop}.")
 
+    def words(self) -> list[str]:
+        """The command-line options that ask for it."""
+        where = ["--data", str(self.data.root), "--split", self.data.split]
+        return ["--max-ap-drop", str(self.max_ap_drop), *where]
+
 
 @dataclass(frozen=True)
 class BudgetSearch:
@@ -70,6 +75,12 @@ class BudgetSearch:
             folder = Path(scratch)
             note(f"measuring the float32 graph on {request.data.root} ({request.data.split})")
             reference = self._ap(self.graph, "fp32", folder / "reference", bar)
+            if reference is None:
+                raise GateFailedError(
+                    f"The AP drop cannot be measured: {request.data.root} ({request.data.split}) has no people that "
+                    "count in its AP.",
+                    hint="Give annotated data with --data and --split.",
+                )
             limit = Limit(request.max_ap_drop, reference, f"{request.data.root.name} ({request.data.split})")
             steps = iter(range(1 << 30))
 

@@ -128,7 +128,7 @@ def build_engine(
         precision = _precision(graph, wanted)
         typed, quantization = typed_for(graph, precision, wanted, Path(scratch), note=note, bar=bar, budget=budget)
         folder = Path(output) if output is not None else _default_output(graph, target, precision)
-        rebuild = _rebuild_command(model, folder, wanted, precision, preset)
+        rebuild = _rebuild_command(model, folder, wanted, precision, preset, budget=budget)
         with _reporting(bar, target) as report:
             settings = BuildSettings(tensorrt=wanted.tensorrt, report=report)
             decoding = people_graph(typed, given.metadata.decode, Path(scratch))
@@ -321,6 +321,8 @@ def _rebuild_command(
     wanted: EngineSpec,
     precision: str,
     preset: str | Path | Preset | None,
+    *,
+    budget: BudgetRequest | None,
 ) -> str:
     """The command line that builds this bundle again."""
     words = ["hhrnet", "build", str(model) if isinstance(model, str | Path) else "CHECKPOINT"]
@@ -331,4 +333,5 @@ def _rebuild_command(
     words += ["--batch", str(wanted.batch)] if wanted.batch is not None else []
     words += ["--flip"] if wanted.flip else []
     words += ["--input", wanted.input] if wanted.input != "uint8" else []
+    words += [] if budget is None else budget.words()
     return shlex.join([*words, *quantization_words(wanted), *wanted.tensorrt.words(), "-o", str(folder)])

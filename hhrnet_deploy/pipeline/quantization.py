@@ -74,7 +74,12 @@ def _typed(
 
 def _measured(graph: Graph, wanted: EngineSpec, *, note: Note, bar: Bar | None) -> Source:
     """Figures from a file, from the cache, or measured now."""
-    if wanted.ranges is not None and wanted.calibration is None and wanted.ranges.exists():
+    if wanted.ranges is not None and wanted.calibration is None:
+        if not wanted.ranges.exists():
+            raise InputError(
+                f"There are no ranges {wanted.ranges}.",
+                hint="Measure them with hhrnet calibrate, or name images with --calibration: they are written then.",
+            )
         return measured_source(graph, ranges=wanted.ranges)
     name = wanted.calibration or DEFAULT_SET
     note(f"calibrating on {name}")

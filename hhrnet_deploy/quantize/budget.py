@@ -20,7 +20,7 @@ class Limit:
     """What has to be kept: AP at most ``max_ap_drop`` below ``reference_ap``, measured on ``data``."""
 
     max_ap_drop: float
-    reference_ap: float | None
+    reference_ap: float
     data: str
 
 
@@ -69,7 +69,7 @@ def meet_budget(
     if count is None:
         raise GateFailedError(
             f"The AP drop stays above {limit.max_ap_drop} on {limit.data} even with every layer in higher precision "
-            f"(reference {_text(limit.reference_ap)}).",
+            f"(reference {limit.reference_ap:.4f}).",
             hint="Calibrate on images like those of the data, allow a larger drop, or build --precision fp16.",
         )
     chosen = graphs[count]
@@ -105,7 +105,7 @@ def _smallest(fits: Callable[[int], bool], most: int) -> int | None:
 
 def _measured(typed: TypedGraph, layers: Sequence[str], limit: Limit, validate: Validate) -> BudgetStep:
     ap = validate(typed)
-    drop = None if ap is None or limit.reference_ap is None else limit.reference_ap - ap
+    drop = None if ap is None else limit.reference_ap - ap
     return BudgetStep(layers=tuple(layers), ap=ap, drop=drop, int8_share=typed.quantization.int8_share)
 
 

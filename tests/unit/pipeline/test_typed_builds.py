@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from hhrnet_deploy.cli.app import app
 from hhrnet_deploy.data.coco import open_dataset
 from hhrnet_deploy.errors import GateFailedError, InputError
 from hhrnet_deploy.pipeline.budget import BudgetRequest
@@ -133,6 +135,33 @@ def test_a_budget_that_fits_writes_its_measurements_and_the_plot(
     assert len(budget.sensitivity) > 20
     assert "sensitivity.png" in bundle.manifest.files
 
+    words = bundle.manifest.rebuild
+    assert f"--max-ap-drop 1.0 --data {data} --split val2017" in words
+    shown = CliRunner().invoke(app, ["inspect", str(folder)])
+    assert shown.exit_code == 0, shown.output
+    assert "drop of at most 1.0" in shown.output
+    assert f"most sensitive of {len(budget.sensitivity)} layers" in shown.output
+
+
+def test_a_budget_on_data_without_people_fails_before_the_search(
+    tiny_onnx: Path, tmp_path: Path, photos: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from hhrnet_deploy.pipeline import budget
+    from hhrnet_deploy.pipeline.budget import BudgetSearch
+
+    def nothing(*_: Any, **__: Any) -> None:
+        raise AssertionError("no search without a reference")
+
+    monkeypatch.setattr(BudgetSearch, "_ap", lambda *_: None)
+    monkeypatch.setattr(budget, "meet_budget", nothing)
+    with pytest.raises(GateFailedError, match="has no people that count"):
+        build(tiny_onnx, tmp_path / "e", photos, target="openvino", budget=BudgetRequest(0.01, open_dataset(data)))
+
+
+def test_ranges_that_are_not_there_are_not_made_from_other_images(tiny_onnx: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no ranges .*typo\.npz"):
+        build_engine(tiny_onnx, tmp_path / "e", target="openvino", precision="int8", ranges=tmp_path / "typo.npz")
+
 
 def test_a_budget_that_cannot_be_kept_leaves_no_engine(
     tiny_onnx: Path, tmp_path: Path, photos: Path, data: Path, monkeypatch: pytest.MonkeyPatch
@@ -157,10 +186,6 @@ def test_a_budget_needs_an_int8_build(tiny_onnx: Path, tmp_path: Path, data: Pat
 
 
 def test_calibrate_on_the_command_line(tiny_onnx: Path, tmp_path: Path, photos: Path) -> None:
-    from typer.testing import CliRunner
-
-    from hhrnet_deploy.cli.app import app
-
     words = ["calibrate", str(tiny_onnx), "--calibration", f"{photos}:2", "-o", str(tmp_path / "r.npz"), "--json"]
     done = CliRunner().invoke(app, [*words, "--write-manifest", str(tmp_path / "m.json")])
     assert done.exit_code == 0, done.output
