@@ -25,13 +25,17 @@ def print_budget(budget: Budget) -> None:
         title=f"drop of at most {budget.max_ap_drop} on {budget.data}, float32 AP {reference}",
     )
     kept = set(budget.steps[-1].layers) if budget.steps else set()
-    layers = [
-        [layer.name, f"{layer.noise:.2e}", f"{layer.multiply_adds:.1f} M", "higher" if layer.name in kept else "int8"]
-        for layer in budget.sensitivity[:_LISTED]
-    ]
-    if layers:
-        title = f"the {len(layers)} most sensitive of {len(budget.sensitivity)} layers"
-        console.table(["layer", "noise of the heads", "multiply-adds", "precision"], layers, title=title)
+    listed = budget.sensitivity[:_LISTED]
+    if listed:
+        total = len(budget.sensitivity)
+        console.out.print(f"the {len(listed)} most sensitive of {total} layers (noise of the heads, multiply-adds):")
+    for layer in listed:  # no table: names are long, and it would cut them
+        precision = "higher" if layer.name in kept else "int8"
+        console.out.print(
+            f"  {layer.noise:.2e} {layer.multiply_adds:8.1f} M  {precision:6}  {layer.name}",
+            markup=False,
+            soft_wrap=True,
+        )
 
 
 def _figure(value: float | None) -> str:
