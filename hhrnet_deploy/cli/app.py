@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
 from importlib.metadata import version
@@ -15,6 +14,7 @@ from hhrnet_deploy.cli.compile import compile_
 from hhrnet_deploy.cli.eval import eval_
 from hhrnet_deploy.cli.inspect import inspect
 from hhrnet_deploy.errors import HHRNetError
+from hhrnet_deploy.files import is_disk_full
 
 app = typer.Typer(
     name="hhrnet",
@@ -62,7 +62,7 @@ def _report(error: HHRNetError) -> int:
 
 def _os_error(error: OSError) -> HHRNetError:
     where = f" ({error.filename})" if error.filename else ""
-    if error.errno == errno.ENOSPC:
+    if is_disk_full(error):
         return HHRNetError(f"The disk is full{where}.", hint="Free some space and run the command again.")
     return HHRNetError(f"{error.strerror or error}{where}.")
 

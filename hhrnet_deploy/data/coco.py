@@ -20,7 +20,6 @@ from hhrnet_deploy.data.layout import Kind, Layout, find_layout
 from hhrnet_deploy.errors import InputError
 from hhrnet_deploy.skeletons import COCO, CROWDPOSE, Skeleton, default_skeleton, find_skeleton
 
-_HINT = "`hhrnet data check` lists everything that is wrong with a data set."
 _INT64 = 1 << 63
 
 
@@ -113,6 +112,11 @@ class KeypointDataset(Sequence[Sample]):
         """The image ids in order."""
         return [self._images.ids[number] for number in self._selected]
 
+    @property
+    def paths(self) -> list[Path]:
+        """The image files in order; no annotation is parsed."""
+        return [self.image_folder / self._images.names[number] for number in self._selected]
+
     def __len__(self) -> int:
         return len(self._selected)
 
@@ -189,7 +193,7 @@ def _is_number(value: Any) -> TypeGuard[int]:
 def _owner(annotation: Any, number: int, path: Path) -> int:
     image_id = annotation.get("image_id") if isinstance(annotation, dict) else None
     if not _is_number(image_id):
-        raise InputError(f"Annotation {number} in {path} has no whole number as image_id.", hint=_HINT)
+        raise InputError(f"Annotation {number} in {path} has no whole number as image_id.", hint=labels.CHECK_HINT)
     return image_id
 
 
@@ -202,7 +206,7 @@ def _keypoint_count(annotation: JsonObject) -> int:
 def _require_lengths(lengths: set[int], skeleton: Skeleton, path: Path) -> None:
     wrong = lengths - {0, 3 * skeleton.num_joints}
     if -1 in wrong:
-        raise InputError(f"Annotations in {path} have no list of keypoints.", hint=_HINT)
+        raise InputError(f"Annotations in {path} have no list of keypoints.", hint=labels.CHECK_HINT)
     if wrong:
         raise InputError(
             f"The skeleton {skeleton.name} needs 3 x {skeleton.num_joints} = {3 * skeleton.num_joints} numbers as "
@@ -221,7 +225,7 @@ def keypoint_category(file: AnnotationFile) -> JsonObject:
     with_keypoints = [category for category in categories if category.get("keypoints")]
     chosen = next(iter(with_keypoints or categories), {})
     if "id" in chosen and not _is_number(chosen["id"]):
-        raise InputError(f"A category in {file.path} has no whole number as id.", hint=_HINT)
+        raise InputError(f"A category in {file.path} has no whole number as id.", hint=labels.CHECK_HINT)
     return chosen
 
 
@@ -255,7 +259,7 @@ def _plain(name: Any) -> str:
 
 def _read_images(file: AnnotationFile, layout: Layout) -> _Images:
     if file.images is None:
-        raise InputError(f"Annotation file {file.path} has no list of images.", hint=_HINT)
+        raise InputError(f"Annotation file {file.path} has no list of images.", hint=labels.CHECK_HINT)
     images = _Images([], [], [], [])
     for number, entry in enumerate(file.images):
         image_id, name, size = _image_fields(entry, f"Image {number} in {file.path}")
@@ -266,18 +270,18 @@ def _read_images(file: AnnotationFile, layout: Layout) -> _Images:
     for ids in (images.json_ids, images.ids):
         most_common, count = Counter(ids).most_common(1)[0] if ids else (0, 0)
         if count > 1:
-            raise InputError(f"{file.path} has the image id {most_common} {count} times.", hint=_HINT)
+            raise InputError(f"{file.path} has the image id {most_common} {count} times.", hint=labels.CHECK_HINT)
     return images
 
 
 def _image_fields(entry: Any, where: str) -> tuple[int, str, tuple[int, int]]:
     if not isinstance(entry, dict):
-        raise InputError(f"{where} has to be a JSON object.", hint=_HINT)
+        raise InputError(f"{where} has to be a JSON object.", hint=labels.CHECK_HINT)
     for key in ("id", "width", "height"):
         if not _is_number(entry.get(key)):
-            raise InputError(f"{where} needs a whole number as {key}, got {entry.get(key)!r}.", hint=_HINT)
+            raise InputError(f"{where} needs a whole number as {key}, got {entry.get(key)!r}.", hint=labels.CHECK_HINT)
     if min(entry["width"], entry["height"]) < 1:
-        raise InputError(f"{where} is {entry['width']}x{entry['height']} pixels.", hint=_HINT)
+        raise InputError(f"{where} is {entry['width']}x{entry['height']} pixels.", hint=labels.CHECK_HINT)
     return entry["id"], safe_name(entry.get("file_name"), where), (entry["width"], entry["height"])
 
 
@@ -288,7 +292,7 @@ def safe_name(name: Any, where: str) -> str:
         InputError: it is no string, empty, absolute or climbs up with ``..``; ``where`` begins the message.
     """
     if not isinstance(name, str) or not name or "\0" in name:
-        raise InputError(f"{where} needs a file_name, got {name!r}.", hint=_HINT)
+        raise InputError(f"{where} needs a file_name, got {name!r}.", hint=labels.CHECK_HINT)
     absolute = PurePosixPath(name).is_absolute() or PureWindowsPath(name).drive or PureWindowsPath(name).root
     if absolute or ".." in PureWindowsPath(name).parts:
         raise InputError(f"{where} has the file name {name!r}, which leads out of the image folder.")

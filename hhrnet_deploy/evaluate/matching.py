@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from hhrnet_deploy.data.labels import CHECK_HINT, labelled_joints
 from hhrnet_deploy.errors import InputError
 from hhrnet_deploy.evaluate.oks import similarities
 from hhrnet_deploy.evaluate.results import CATEGORY_ID, box_of
@@ -22,7 +23,6 @@ Float = npt.NDArray[np.float64]
 Bool = npt.NDArray[np.bool_]
 
 MAX_PEOPLE = 20  # per image, the highest scores (pycocotools' keypoint setting)
-_HINT = "`hhrnet data check` lists everything that is wrong with a data set."
 _NO_LIMIT = 1e10  # px^2; pycocotools' upper end of every area range
 AREAS = ((0.0, _NO_LIMIT), (32.0**2, 96.0**2), (96.0**2, _NO_LIMIT))  # all, medium, large
 
@@ -82,10 +82,10 @@ def _annotation(image_id: int, item: dict[str, Any], skeleton: Skeleton) -> dict
         )
     box = _numbers(name, "bbox", item.get("bbox") or [])
     if box.size != 4:
-        raise InputError(f"{name} has no box (bbox: x, y, w, h).", hint=_HINT)
+        raise InputError(f"{name} has no box (bbox: x, y, w, h).", hint=CHECK_HINT)
     return {
         "keypoints": keypoints,
-        "num_keypoints": int(item.get("num_keypoints", np.count_nonzero(keypoints[2::3] > 0))),
+        "num_keypoints": labelled_joints(item),
         "iscrowd": int(item.get("iscrowd", 0)),
         "bbox": box.tolist(),
         "area": _area(name, item, box, skeleton.box_area_factor),
@@ -108,7 +108,7 @@ def _numbers(name: str, key: str, values: Any) -> Float:
     except (TypeError, ValueError):
         numbers = np.empty((0, 0))
     if numbers.ndim != 1 or not np.isfinite(numbers).all():
-        raise InputError(f"{name} needs finite numbers as {key}, got {values!r}.", hint=_HINT)
+        raise InputError(f"{name} needs finite numbers as {key}, got {values!r}.", hint=CHECK_HINT)
     return numbers
 
 

@@ -78,16 +78,13 @@ def evaluate(
     return _Evaluation(models, data, config, options).run(advance)
 
 
-def check_data(runner: Runner, data: KeypointDataset, config: InferenceConfig | None = None) -> None:
+def check_data(runner: Runner, data: KeypointDataset) -> None:
     """Find before anything has run what `evaluate` would refuse: other joints, missing photos, bad annotations.
 
     Raises:
         InputError: with the first of them.
     """
-    config = config or InferenceConfig(short_side=runner.info.short_side)
-    _check_skeleton(runner, config, data)
-    _check_photos(data, [runner], config)
-    Tally(data, with_reference=False)
+    _Evaluation([runner], data, None, EvaluationOptions())
 
 
 class _Evaluation:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from hhrnet_deploy.data.coco import KeypointDataset
 from hhrnet_deploy.errors import GateFailedError, InputError
-from hhrnet_deploy.evaluate.run import EvaluationOptions, evaluate
+from hhrnet_deploy.evaluate.run import evaluate
 from hhrnet_deploy.pipeline.progress import Bar, Note, bar_or_nothing
 from hhrnet_deploy.quantize.budget import Limit, meet_budget
 from hhrnet_deploy.quantize.calibration_set import CalibrationSet
@@ -36,12 +36,10 @@ class BudgetRequest:
     Attributes:
         max_ap_drop: the largest drop in AP against the float32 graph, 0 to 1.
         data: what it is measured on, with the published settings (flip test on).
-        limit: only so many images of it.
     """
 
     max_ap_drop: float
     data: KeypointDataset
-    limit: int | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.max_ap_drop <= 1:
@@ -97,12 +95,10 @@ class BudgetSearch:
             return measure_sensitivity(self.source, self.family, images, progress=advance)
 
     def _ap(self, graph: Graph, precision: str, folder: Path, bar: Bar | None) -> float | None:
-        count = min(len(self.request.data), self.request.limit or len(self.request.data))
-        with bar_or_nothing(bar, "evaluating", count) as advance:
+        with bar_or_nothing(bar, "evaluating", len(self.request.data)) as advance:
             report = evaluate(
                 self._runner(graph, precision, folder),
                 self.request.data,
-                options=EvaluationOptions(limit=self.request.limit),
                 advance=advance,
             )
         return report.subject.metrics.get("AP")

@@ -102,7 +102,7 @@ def train(
         learner = make_learner(recipe, options, parts[0][0], world, tell)
         run = Run(recipe, TrainingSet(parts, recipe), learner, world, options.folder)
         # On every process: the others wait while rank 0 validates.
-        run.validate = _validator(recipe, parts, learner.network, options.folder / PICTURES, tell)
+        run.validate = _validator(run, options.folder / PICTURES, tell)
         if world.leads:
             run.watchers = [*recorders(options.folder, learner.position.step), *watchers]
             write_text(options.folder / RECIPE_FILE, yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False))
@@ -198,19 +198,17 @@ def _check_folder(options: TrainingOptions) -> None:
         )
 
 
-def _validator(
-    recipe: Recipe, parts: tuple[tuple[KeypointDataset, int], ...], network: LoadedModel, pictures: Path, tell: Say
-) -> Callable[[LoadedModel, int], float] | None:
-    dataset = _validation_set(recipe, tell)
+def _validator(run: Run, pictures: Path, tell: Say) -> Callable[[LoadedModel, int], float] | None:
+    dataset = _validation_set(run.recipe, tell)
     if dataset is None:
         tell("No validation: there is no split with annotations besides the one trained on.")
         return None
-    check_data(TorchRunner(network, network.preset, name="training"), dataset)
-    tell(f"Validating on {len(dataset)} images of {dataset.root} ({dataset.split}).")
-    trained_on = {sample.path for part, _ in parts for sample in part}
-    seen = sum(sample.path in trained_on for sample in dataset)
-    if seen:
-        tell(f"{seen} of them are trained on too: AP says little about other images.")
+    if run.world.leads:  # who validates
+        check_data(TorchRunner(run.learner.network, run.learner.network.preset, name="training"), dataset)
+        tell(f"Validating on {len(dataset)} images of {dataset.root} ({dataset.split}).")
+        seen = len({path for part, _ in run.samples.parts for path in part.paths}.intersection(dataset.paths))
+        if seen:
+            tell(f"{seen} of them are trained on too: AP says little about other images.")
 
     def validate(network: LoadedModel, step: int) -> float:
         runner = TorchRunner(network, network.preset, name="training")

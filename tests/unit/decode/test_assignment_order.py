@@ -1,11 +1,10 @@
 """The assignment is that of munkres 1.1.4, ties included."""
 
+import munkres
 import numpy as np
 import pytest
 
 from hhrnet_deploy.decode.reference.assignment import assign
-
-munkres = pytest.importorskip("munkres")
 
 
 def _munkres_columns(cost: np.ndarray) -> list[int]:

@@ -119,7 +119,8 @@ def test_infinite_float16_values_are_refused(decoder: str) -> None:
 
 @pytest.mark.parametrize("decoder", DECODERS)
 def test_dlpack_inputs_are_taken(decoder: str) -> None:
-    torch = pytest.importorskip("torch")
+    import torch
+
     heads = FIELD.draw(4, flip=True)
     tensors = tuple(torch.from_numpy(array) for array in heads)
     assert_equal(decode_heads(tensors, decoder=decoder)[0], decode_heads(heads, decoder=decoder)[0])

@@ -23,7 +23,6 @@ for height, width in ((128, 96), (231, 193), (33, 200)):
 
 def test_resize_has_the_bits_of_pytorch(tmp_path) -> None:
     """In a process of its own, because ATEN_CPU_CAPABILITY counts only before PyTorch is loaded."""
-    pytest.importorskip("torch")
     maps = np.random.default_rng(0).normal(size=(1, 17, 64, 48)).astype(np.float32)
     np.save(tmp_path / "maps.npy", maps)
     environment = {**os.environ, "ATEN_CPU_CAPABILITY": "default", "OMP_NUM_THREADS": "1"}

@@ -16,7 +16,6 @@ from hhrnet_deploy.targets.opening import open_model
 
 @pytest.fixture(scope="module")
 def shipped_heads(tmp_path_factory: pytest.TempPathFactory) -> list[Heads]:
-    pytest.importorskip("torch")
     folder = tmp_path_factory.mktemp("synthetic")
     synthesize(folder, 3, 5)
     heads = []

@@ -1,11 +1,10 @@
 """The warp that the CUDA kernel shares with the host has the pixels of OpenCV 4."""
 
+import cv2
 import numpy as np
 import pytest
 
 from hhrnet_deploy.decode.native import load_native
-
-cv2 = pytest.importorskip("cv2")
 
 
 def _compare(image: np.ndarray, matrix: np.ndarray, width: int, height: int) -> None:

@@ -32,7 +32,6 @@ CLIENT = "tritonclient==2.73.0"
 @pytest.fixture(scope="session")
 def messages() -> Any:
     """Triton's ``model_config_pb2``, from the wheel of its client, downloaded once."""
-    pytest.importorskip("google.protobuf")
     folder = cache_folder() / "triton" / CLIENT.partition("==")[2]
     if not (folder / "model_config_pb2.py").is_file():
         temporary = folder.with_name(f".{folder.name}.{os.getpid()}")

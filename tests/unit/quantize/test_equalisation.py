@@ -30,7 +30,6 @@ def uneven() -> onnx.ModelProto:
             value = onnx.numpy_helper.to_array(constants[node.input[1]]).copy()
             value *= (3.0 ** np.arange(value.shape[1], dtype=np.float32)).reshape(1, -1, 1, 1)
             constants[node.input[1]].CopyFrom(onnx.numpy_helper.from_array(value, node.input[1]))
-            constants[node.input[1]].CopyFrom(onnx.numpy_helper.from_array(value, node.input[1]))
     return model
 
 
