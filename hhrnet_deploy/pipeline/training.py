@@ -156,7 +156,7 @@ def make_learner(
     init = None if options.resume else (options.init or recipe.init)
     network, notes = start_network(preset, init, backbone_only=recipe.init_layers == "backbone", fresh=recipe.fresh)
     freeze(network, recipe.frozen)
-    network.train().to(world.device)
+    network.to(world.device)
     if recipe.channels_last:
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if recipe.sync_bn and world.ranks > 1:

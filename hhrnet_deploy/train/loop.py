@@ -24,6 +24,7 @@ from hhrnet_deploy.train.recipe import Recipe
 from hhrnet_deploy.train.records import StepRecord, ValidationRecord, Watcher
 from hhrnet_deploy.train.samples import TrainingSet
 from hhrnet_deploy.train.schedule import learning_rate
+from hhrnet_deploy.train.start import training_mode
 from hhrnet_deploy.train.state import Learner, save_state
 from hhrnet_deploy.train.step import Stepper, grouped
 
@@ -142,7 +143,7 @@ class Run:
 
     def _epoch(self, steps: Iterator[list[Batch]]) -> None:
         position, recipe = self.learner.position, self.recipe
-        self.learner.network.train()
+        training_mode(self.learner.network)
         while position.step_in_epoch < self.steps:
             progress = self.progress()
             if progress >= 1 or self._shall_stop():

@@ -158,7 +158,7 @@ class Recipe(_Part):
         checkpoint_minutes: the longest time between two checkpoints.
         log_steps: optimiser steps between two lines of metrics.
         init_layers: ``backbone`` takes HRNet's layers only from ``init``; heads and deconvolution start anew.
-        frozen: parameters whose names start with one of these stay as they are (their normalisation statistics go on).
+        frozen: layers whose parameter names start with one of these stay as they are, normalisation statistics too.
         fresh: how weights that no file gives are drawn. ``official``: N(0, 0.001). ``he``: N(0, 2 / fan), which learns
             several times faster where there are no ImageNet weights to start from.
     """

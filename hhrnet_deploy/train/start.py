@@ -88,6 +88,8 @@ def start_network(
 def freeze(network: LoadedModel, prefixes: tuple[str, ...]) -> None:
     """Keep the parameters whose names start with one of ``prefixes`` as they are.
 
+    `training_mode` keeps the statistics of their normalisation, too.
+
     Raises:
         InputError: a prefix names nothing.
     """
@@ -101,6 +103,17 @@ def freeze(network: LoadedModel, prefixes: tuple[str, ...]) -> None:
             )
         for parameter in chosen:
             parameter.requires_grad_(False)
+
+
+def training_mode(network: nn.Module) -> None:
+    """Switch a network to training, but for frozen batch normalisation: it goes on with the statistics it has.
+
+    What a frozen layer gives then depends on its input only, as it will in the engine.
+    """
+    network.train()
+    for module in network.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and not module.weight.requires_grad:
+            module.eval()
 
 
 def _draw_he(network: LoadedModel) -> None:

@@ -12,7 +12,8 @@ from hhrnet_deploy.errors import CheckpointError, InputError
 from hhrnet_deploy.model.checkpoint import LoadedModel, load_model, save_weights
 from hhrnet_deploy.model.presets import Preset
 from hhrnet_deploy.skeletons import COCO, CROWDPOSE
-from hhrnet_deploy.train.start import freeze, start_network
+from hhrnet_deploy.train.distributed import GlobalBatchNorm2d
+from hhrnet_deploy.train.start import freeze, start_network, training_mode
 
 PRESET = Preset(name="tiny", architecture=TINY, short_side=64, skeleton=COCO)
 
@@ -108,3 +109,20 @@ def test_frozen_layers_are_those_named() -> None:
     assert fixed == {"conv1", "layer1"}
     with pytest.raises(InputError, match="no parameter starts with 'stem'"):
         freeze(network, ("stem",))
+
+
+@pytest.mark.parametrize("synchronised", [False, True])
+def test_frozen_layers_keep_their_statistics_and_their_outputs(synchronised: bool) -> None:
+    torch.manual_seed(3)
+    network = load_model(PRESET)
+    freeze(network, ("conv1", "bn1"))
+    if synchronised:
+        network.bn1, network.bn2 = GlobalBatchNorm2d.like(network.bn1), GlobalBatchNorm2d.like(network.bn2)
+    training_mode(network)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    images = torch.randn(2, 3, 64, 64)
+    shown = torch.cat([network.bn1(network.conv1(image[None])) for image in images])
+    torch.testing.assert_close(network.bn1(network.conv1(images)), shown)
+    network.bn2(network.conv2(shown))
+    changed = {name for name, value in network.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed == {"bn2.running_mean", "bn2.running_var", "bn2.num_batches_tracked"}
