@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 _CHUNK = 1 << 20
+_STEM_BYTES = 120  # of a file's own name in the name of its temporary sibling
 
 
 @contextmanager
@@ -22,7 +23,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     final = Path(path)
     final.parent.mkdir(parents=True, exist_ok=True)
-    temporary = final.with_name(f".{final.stem}.{secrets.token_hex(4)}.part{final.suffix}")
+    temporary = part_of(final)
     try:
         yield temporary
         with temporary.open("rb") as written:
@@ -30,6 +31,15 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         os.replace(temporary, final)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def part_of(path: Path) -> Path:
+    """A name for a sibling of ``path`` that is being written.
+
+    Never longer than the 255 bytes of file systems, and valid UTF-8, whatever the name of ``path`` is.
+    """
+    stem = os.fsencode(path.stem)[:_STEM_BYTES].decode(errors="ignore")
+    return path.with_name(f".{stem}.{secrets.token_hex(4)}.part{path.suffix}")
 
 
 def is_disk_full(error: BaseException | None) -> bool:

@@ -134,7 +134,7 @@ def _read_video(
             on_video(video, reader.fps, reader.announced)
             for frame in reader:
                 yield _Item(video, frame.image, frame.number, frame.time)
-            if reader.announced is not None and reader.read < reader.announced:
+            if reader.ends_early:
                 problems.add(
                     f"{video.source} announces {reader.announced} frames and ends after {reader.read}: it is damaged "
                     "or was cut off. What was read is done."

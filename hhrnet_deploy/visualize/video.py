@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import os
-import secrets
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any, Protocol, Self
 import numpy as np
 import numpy.typing as npt
 
+from hhrnet_deploy import files
 from hhrnet_deploy.errors import InputError
 
 Image = npt.NDArray[np.uint8]
@@ -22,6 +24,7 @@ _DEFAULT_FPS = 30.0
 _MAX_FPS = 240.0
 # Presentation times of written frames, in ticks per second (the clock of MPEG).
 _TICKS = 90_000
+_AAC_RATE = 48_000  # samples per second
 
 
 @dataclass(frozen=True)
@@ -36,10 +39,13 @@ class Frame:
 class VideoReader:
     """Frames of a file, camera or stream, in order, each once.
 
-    A damaged file ends at its last readable frame; ``read`` and ``announced`` then differ.
+    A damaged file ends at its last readable frame; `ends_early` then says so.
 
     Args:
         source: a path or URL that OpenCV opens, or a camera number.
+
+    Raises:
+        InputError: on entering: it cannot be opened, or its name is not UTF-8.
     """
 
     def __init__(self, source: str | int) -> None:
@@ -50,7 +56,12 @@ class VideoReader:
     def __enter__(self) -> Self:
         import cv2
 
-        self._capture = cv2.VideoCapture(self.source)
+        if isinstance(self.source, str):
+            _require_utf8(self.source)
+        try:
+            self._capture = cv2.VideoCapture(self.source)
+        except cv2.error:  # a number that is no int
+            self._capture = cv2.VideoCapture()
         if not self._capture.isOpened():
             self._capture.release()
             kind = f"camera {self.source}" if isinstance(self.source, int) else f"video {self.source}"
@@ -82,11 +93,24 @@ class VideoReader:
 
     @property
     def announced(self) -> int | None:
-        """Number of frames the file says it has; None for cameras and streams."""
+        """Number of frames the file says it has; None for cameras, streams and containers that do not count them.
+
+        For the others OpenCV gives duration times rate, and the duration may be that of the sound.
+        """
         import cv2
 
+        if not _counts_frames(self.source):
+            return None
         count = int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))
-        return count if count > 0 and not isinstance(self.source, int) else None
+        return count if count > 0 else None
+
+    @property
+    def ends_early(self) -> bool:
+        """Whether a file that was read to its end had clearly fewer frames than it announced.
+
+        A few may be missing in a whole file: edit lists hide them, and decoders hold some back.
+        """
+        return self.announced is not None and self.read < self.announced - 2 - self.announced // 50
 
     def __iter__(self) -> Iterator[Frame]:
         import cv2
@@ -101,6 +125,24 @@ class VideoReader:
             time = stamp if stamp > time else time + 1.0 / self.fps
             yield Frame(self.read, time, cv2.cvtColor(picture, cv2.COLOR_BGR2RGB))
             self.read += 1
+
+
+def _counts_frames(source: str | int) -> bool:
+    """Whether it is a file of a kind that stores the number of its frames: MP4 and MOV, and AVI."""
+    if isinstance(source, int) or not Path(source).is_file():
+        return False
+    with Path(source).open("rb") as stream:
+        start = stream.read(12)
+    return start[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip") or start[8:12] == b"AVI "
+
+
+def _require_utf8(name: str) -> None:
+    """OpenCV and FFmpeg take names as UTF-8; OpenCV crashes on others."""
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        shown = name.encode(errors="backslashreplace").decode()
+        raise InputError(f"The name of the video {shown} is not UTF-8.", hint="Rename the file or folder.") from error
 
 
 class _Encoder(Protocol):
@@ -118,7 +160,8 @@ class VideoWriter:
     Args:
         path: where the video goes; ``.mp4`` is the usual choice.
         fps: nominal frames per second.
-        audio_from: a file whose first sound track is copied (PyAV only).
+        audio_from: a file whose first sound track goes along (PyAV only): copied where the container takes it, or
+            else encoded as AAC.
 
     Attributes:
         with_sound: whether PyAV is there to write H.264 and sound; otherwise OpenCV writes MPEG-4 part 2, silent.
@@ -132,11 +175,12 @@ class VideoWriter:
         self.frames = 0
         self._fps = fps
         self._audio_from = audio_from
-        self._part = self.path.with_name(f".{self.path.stem}.{secrets.token_hex(4)}.part{self.path.suffix}")
+        self._part = files.part_of(self.path)
         self._encoder: _Encoder | None = None
         self._size: tuple[int, int] | None = None
 
     def __enter__(self) -> Self:
+        _require_utf8(str(self._part))
         self.path.parent.mkdir(parents=True, exist_ok=True)
         return self
 
@@ -199,7 +243,7 @@ class _OpenCvEncoder:
 
 
 class _AvEncoder:
-    """H.264 through PyAV; sound packets are copied as the pictures reach their time."""
+    """H.264 through PyAV; the sound goes along as the pictures reach its time."""
 
     def __init__(self, path: Path, size: tuple[int, int], fps: float, audio_from: str | None) -> None:
         import av
@@ -213,7 +257,7 @@ class _AvEncoder:
         self._stream.pix_fmt = "yuv420p"
         self._stream.options = {"preset": "veryfast", "crf": "20"}
         self._stream.codec_context.time_base = Fraction(1, _TICKS)
-        self._last = -1
+        self._path, self._last = path, -1
         self._sound = _Sound(self._container, audio_from)
 
     def add(self, image: Image, time: float) -> None:
@@ -222,18 +266,33 @@ class _AvEncoder:
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
         self._last = max(self._last + 1, round(time * _TICKS))
         frame.pts, frame.time_base = self._last, Fraction(1, _TICKS)
-        self._container.mux(self._stream.encode(frame))
-        self._sound.copy_until(time)
+        with self._disk_errors():
+            self._container.mux(self._stream.encode(frame))
+            self._sound.bring_to(time)
 
     def finish(self) -> None:
-        self._container.mux(self._stream.encode(None))
-        self._sound.copy_until(self._last / _TICKS)
-        self._sound.close()
-        self._container.close()
+        with self._disk_errors():
+            self._container.mux(self._stream.encode(None))
+            self._sound.bring_to(self._last / _TICKS)
+            self._sound.finish()
+            self._container.close()
+
+    @contextmanager
+    def _disk_errors(self) -> Iterator[None]:
+        import av
+
+        try:
+            yield
+        except av.error.FFmpegError as error:
+            raise OSError(error.errno, error.strerror, str(self._path)) from error
 
 
 class _Sound:
-    """The first sound track of a file, copied packet by packet; silent where there is none."""
+    """The first sound track of a file; silent where there is none.
+
+    Packets are copied where the container takes their codec, and encoded as AAC where not (PCM in MP4). Times count
+    from the first picture, as those of `VideoReader` do: recordings of broadcasts start anywhere.
+    """
 
     def __init__(self, container: Any, audio_from: str | None) -> None:
         self._container = container
@@ -244,31 +303,81 @@ class _Sound:
             return
         import av
 
-        self._input = av.open(audio_from)
-        if self._input.streams.audio:
-            track = self._input.streams.audio[0]
+        try:
+            self._input = av.open(audio_from)
+        except av.error.FFmpegError:  # OpenCV reads it, by another library perhaps
+            return
+        if not self._input.streams.audio:
+            return
+        track, pictures = self._input.streams.audio[0], self._input.streams.video
+        begin = pictures[0].start_time * pictures[0].time_base if pictures and pictures[0].start_time else 0
+        self._begin = round(begin / track.time_base)
+        self._copied = _takes(container.format.name, audio_from)
+        if self._copied:
             self._out = container.add_stream_from_template(track)
-            self._packets = self._input.demux(track)
+        else:
+            self._out = container.add_stream("aac", _AAC_RATE)
+        self._packets = self._input.demux(track)
 
-    def copy_until(self, time: float) -> None:
+    def bring_to(self, time: float) -> None:
+        """Write what is heard until ``time`` in seconds."""
+        while (packet := self._next()) is not None:
+            if packet.dts is not None and float((packet.dts - self._begin) * packet.time_base) > time:
+                return
+            self._waiting = None
+            if packet.dts is not None and packet.dts >= self._begin:
+                self._write(packet)
+
+    def _next(self) -> Any:
         import av
 
-        while True:
-            if self._waiting is None:
-                try:
-                    self._waiting = next(self._packets, None)
-                except av.error.FFmpegError:  # the sound of a damaged file ends where it can be read no further
-                    self._packets = iter(())
-            packet = self._waiting
-            if packet is None:
-                return
-            if packet.dts is not None:
-                if float(packet.dts * packet.time_base) > time:
-                    return
-                packet.stream = self._out
-                self._container.mux(packet)
-            self._waiting = None
+        if self._waiting is None:
+            try:
+                self._waiting = next(self._packets, None)
+            except av.error.FFmpegError:  # the sound of a damaged file ends where it can be read no further
+                self._packets = iter(())
+        return self._waiting
 
-    def close(self) -> None:
-        if self._input is not None:
-            self._input.close()
+    def _write(self, packet: Any) -> None:
+        import av
+
+        if self._copied:
+            packet.dts -= self._begin
+            packet.pts = None if packet.pts is None else packet.pts - self._begin
+            packet.stream = self._out
+            self._container.mux(packet)
+            return
+        try:
+            frames = packet.decode()
+        except av.error.FFmpegError:  # a damaged packet is a gap
+            return
+        for frame in frames:
+            frame.pts = None if frame.pts is None else frame.pts - self._begin
+            self._container.mux(self._out.encode(frame))
+
+    def finish(self) -> None:
+        """Write what the encoder still holds, and close the input."""
+        if self._input is None:
+            return
+        if self._input.streams.audio and not self._copied:
+            self._container.mux(self._out.encode(None))
+        self._input.close()
+
+
+def _takes(container: str, path: str) -> bool:
+    """Whether a container of this kind takes the first sound track of a file as it is: tried with a packet, in memory.
+
+    Some codecs are refused when the stream is added, some only when the container is closed.
+    """
+    import av
+
+    try:
+        with av.open(path) as source, av.open(io.BytesIO(), "w", format=container) as trial:
+            track = source.streams.audio[0]
+            out = trial.add_stream_from_template(track)
+            packet = next(source.demux(track))
+            packet.stream = out
+            trial.mux(packet)
+    except (av.error.FFmpegError, ValueError):
+        return False
+    return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from fractions import Fraction
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from hhrnet_deploy.errors import InputError
 from hhrnet_deploy.visualize.video import Frame, VideoReader, VideoWriter
 
 FPS = 10.0
+RATE = 44100
 
 
 def _frame(number: int, size: tuple[int, int] = (64, 48)) -> Frame:
@@ -32,20 +34,21 @@ def _levels(path: Path) -> list[int]:
         return [round((float(frame.image.mean()) - 16) / 8) for frame in reader]
 
 
-def _with_sound(path: Path, seconds: int) -> None:
+def _with_sound(path: Path, seconds: int, codec: str = "aac", *, pictures: int | None = None, begin: int = 0) -> None:
+    """A film with a tone; ``begin`` is the time in seconds of its first picture and first sound."""
     with av.open(str(path), "w") as container:
-        picture = container.add_stream("libx264", rate=int(FPS))
+        picture = container.add_stream("libx264", rate=int(FPS), options={"bf": "0"})
         picture.width, picture.height, picture.pix_fmt = 64, 48, "yuv420p"
-        sound = container.add_stream("aac", rate=44100)
-        for number in range(int(seconds * FPS)):
+        sound = container.add_stream(codec, rate=RATE)
+        for number in range(int(seconds * FPS) if pictures is None else pictures):
             frame = av.VideoFrame.from_ndarray(_frame(number).image, format="rgb24")
-            frame.pts, frame.time_base = number, Fraction(1, int(FPS))
+            frame.pts, frame.time_base = begin * int(FPS) + number, Fraction(1, int(FPS))
             container.mux(picture.encode(frame))
-        for start in range(0, seconds * 44100, 1024):
+        for start in range(0, seconds * RATE, 1024):
             wave = np.sin(np.arange(start, start + 1024) / 20).astype(np.float32)[None]
-            frame = av.AudioFrame.from_ndarray(wave, format="fltp", layout="mono")
-            frame.sample_rate, frame.pts, frame.time_base = 44100, start, Fraction(1, 44100)
-            container.mux(sound.encode(frame))
+            tone = av.AudioFrame.from_ndarray(wave, format="fltp", layout="mono")
+            tone.sample_rate, tone.pts, tone.time_base = RATE, begin * RATE + start, Fraction(1, RATE)
+            container.mux(sound.encode(tone))
         container.mux(picture.encode(None))
         container.mux(sound.encode(None))
 
@@ -66,13 +69,55 @@ def test_odd_sizes_are_written(tmp_path: Path) -> None:
         assert next(iter(reader)).image.shape == (48, 64, 3)
 
 
-def test_the_sound_is_copied(tmp_path: Path) -> None:
-    _with_sound(tmp_path / "in.mp4", seconds=2)
-    _write(tmp_path / "out.mp4", 20, audio_from=str(tmp_path / "in.mp4"))
-    with av.open(str(tmp_path / "out.mp4")) as container:
+def _heard(path: Path) -> tuple[str, float, float]:
+    """Codec, beginning and end of the sound in seconds."""
+    with av.open(str(path)) as container:
         track = container.streams.audio[0]
-        heard = sum(packet.duration or 0 for packet in container.demux(track)) * track.time_base
-    assert 1.7 < float(heard) < 2.3
+        packets = [packet for packet in container.demux(track) if packet.pts is not None]
+        last = packets[-1].pts + packets[-1].duration
+        base = track.time_base
+        assert base is not None
+        return track.codec_context.name, float(packets[0].pts * base), float(last * base)
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "begin"),
+    [
+        ("in.mp4", "aac", 0),
+        ("in.ts", "aac", 10),
+        ("in.ts", "mp2", 0),
+        ("in.mkv", "flac", 0),
+        ("in.avi", "pcm_u8", 0),
+        ("in.avi", "pcm_s16le", 0),
+        ("in.avi", "adpcm_ms", 0),
+    ],
+)
+def test_the_sound_goes_along(tmp_path: Path, name: str, codec: str, begin: int) -> None:
+    _with_sound(tmp_path / name, 2, codec, begin=begin)
+    _write(tmp_path / "out.mp4", 20, audio_from=str(tmp_path / name))
+    kept = codec in ("aac", "flac", "mp2")
+    found, start, end = _heard(tmp_path / "out.mp4")
+    assert found.startswith(codec if kept else "aac") or codec == "mp2"
+    assert abs(start) < 0.1
+    assert 1.7 < end < 2.3
+
+
+def test_the_number_of_frames_is_believed_only_where_it_is_stored(tmp_path: Path) -> None:
+    found = {}
+    for name in ("a.mp4", "a.mkv", "a.ts"):
+        _with_sound(tmp_path / name, 3, pictures=5)
+        with VideoReader(str(tmp_path / name)) as reader:
+            assert len(list(reader)) == 5
+            found[name] = (reader.announced, reader.ends_early)
+    assert found == {"a.mp4": (5, False), "a.mkv": (None, False), "a.ts": (None, False)}
+
+
+def test_a_name_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
+    name = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.mp4")
+    _write(tmp_path / "a.mp4", 2)
+    os.rename(tmp_path / "a.mp4", name)
+    with pytest.raises(InputError, match=r"caf\\udce9\.mp4 is not UTF-8"), VideoReader(name):
+        pass
 
 
 def test_an_interrupted_run_keeps_the_frames_so_far(tmp_path: Path) -> None:
