@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from importlib.metadata import version
@@ -69,6 +70,9 @@ def _os_error(error: OSError) -> HHRNetError:
 
 def main() -> None:
     """Run the command line; exit 0 ok, 1 error, 2 usage, 3 a gate failed, 130 interrupted."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a file name that the terminal's encoding lacks is shown escaped
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()
     except (HHRNetError, OSError) as error:

@@ -22,7 +22,9 @@ Flip = Annotated[
     typer.Option("--flip/--no-flip", help="Flip test: the mirrored image too; default on, as published."),
 ]
 Scales = Annotated[str, typer.Option(help="Scales of a multi-scale test, for example 0.5,1,2.")]
-Size = Annotated[int | None, typer.Option(help="Short side of the network input in pixels; default the model's.")]
+Size = Annotated[
+    int | None, typer.Option(help="Short side of the network input in pixels; default the model's.", min=1)
+]
 MaxLongSide = Annotated[int, typer.Option(help="Longest network input allowed, in pixels.")]
 Batch = Annotated[int, typer.Option(help="Images of one shape that go through the engine at once.", min=1)]
 
@@ -47,6 +49,10 @@ IgnoreTooMuch = Annotated[
         "--ignore-too-much/--no-ignore-too-much", help="Skip joint types once all people exist (default off)."
     ),
 ]
+
+
+# Options whose setting has another name.
+_OPTION_OF = {"short_side": "size"}
 
 
 def decode_settings(info: RunnerInfo, given: dict[str, Any]) -> dict[str, Any]:
@@ -89,7 +95,8 @@ def inference_config(
 
 
 def _explain(item: dict[str, Any]) -> str:
-    option = "--" + str(item["loc"][0]).replace("_", "-") if item["loc"] else ""
+    name = str(item["loc"][0]) if item["loc"] else ""
+    option = "--" + _OPTION_OF.get(name, name).replace("_", "-") if name else ""
     message = str(item["msg"]).removeprefix("Value error, ")
     return f"{option} {message} (got {item['input']!r})" if option else message
 

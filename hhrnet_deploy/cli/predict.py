@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+import signal
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,17 +11,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hhrnet_deploy.cli import console, options
-from hhrnet_deploy.errors import HHRNetError
+from hhrnet_deploy.errors import HHRNetError, InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from hhrnet_deploy.pipeline.inputs import Photo, Video
     from hhrnet_deploy.pipeline.live import LivePage
     from hhrnet_deploy.pipeline.outputs import Sink
     from hhrnet_deploy.pipeline.overlays import OverlayFolder, Style
     from hhrnet_deploy.pipeline.pose import Pose
-    from hhrnet_deploy.pipeline.predict import Seen
+    from hhrnet_deploy.pipeline.predict import Problems, Seen
 
 
 def predict(
@@ -59,7 +60,8 @@ def predict(
     """Find people in photos, folders, videos, a camera (its number) or a stream (its URL).
 
     Pictures with the people drawn in go to the output folder. Photos are turned upright as their EXIF orientation
-    says. A video is written with its people when no other output is asked for. Ctrl-C keeps what was done so far.
+    says. A video is written with its people when no other output is asked for. Ctrl-C and SIGTERM keep what was done
+    so far.
 
     Examples:
 
@@ -75,9 +77,16 @@ def predict(
     from hhrnet_deploy.pipeline.inputs import Video, expand
     from hhrnet_deploy.pipeline.overlays import OverlayFolder, Style
     from hhrnet_deploy.pipeline.pose import Pose
+    from hhrnet_deploy.pipeline.predict import Problems
     from hhrnet_deploy.targets.opening import open_model
 
-    found = expand(inputs)
+    problems = Problems()
+    found = expand(inputs, lambda error: problems.add(str(error)))
+    tables = {"coco": coco, "csv": csv, "jsonl": jsonl}
+    if save_video is None:
+        silent = not (any(tables.values()) or show or as_json)
+        save_video = silent and any(isinstance(item, Video) for item in found)
+    _check_outputs(tables, output if overlay or save_video else None, found)
     runner = open_model(model, preset=preset)
     config = options.inference_config(
         size or runner.info.short_side,
@@ -86,31 +95,62 @@ def predict(
         decode=options.decode_settings(runner.info, {"flip": flip, "detection_threshold": detection_threshold}),
     )
     keep = PeopleFilter(min_score, max_people, suppress_duplicates)
-    tables = {"coco": coco, "csv": csv, "jsonl": jsonl}
-    if save_video is None:
-        silent = not (any(tables.values()) or show or as_json)
-        save_video = silent and any(isinstance(item, Video) for item in found)
+    run: _Run | None = None
     interrupted: KeyboardInterrupt | None = None
-    with ExitStack() as stack:
-        pose = stack.enter_context(Pose(runner, config, keep=keep, batch=batch))
-        run = _Run(
-            pose=pose,
-            style=Style(boxes=boxes, scores=scores),
-            folder=stack.enter_context(OverlayFolder(output, found)),
-            photos=overlay,
-            videos=save_video,
-            sinks=_sinks(stack, pose, tables),
-            page=_page(stack, port) if show else None,
-            keep_results=as_json,
-        )
+    with _terminated_as_interrupted():
         try:
-            run.over(found)
+            with ExitStack() as stack:
+                pose = stack.enter_context(Pose(runner, config, keep=keep, batch=batch))
+                page = _page(stack, port) if show else None
+                run = _Run(
+                    pose=pose,
+                    style=Style(boxes=boxes, scores=scores),
+                    folder=stack.enter_context(OverlayFolder(output, found)),
+                    photos=overlay,
+                    videos=save_video,
+                    sinks=_sinks(stack, pose, tables),
+                    page=page,
+                    keep_results=as_json,
+                    problems=problems,
+                )
+                run.over(found)
         except KeyboardInterrupt as error:
             # The usual end of a camera: files are closed and what was done is reported before the exit with 130.
+            if run is None:
+                raise
             interrupted = error
     run.report([path for path in tables.values() if path is not None], as_json=as_json)
     if interrupted is not None:
         raise interrupted
+
+
+@contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """Let SIGTERM, with which services and containers are stopped, end the run as Ctrl-C does."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _check_outputs(tables: dict[str, Path | None], folder: Path | None, inputs: Sequence[Photo | Video]) -> None:
+    """Say before any work that an output would replace an input or another output.
+
+    Raises:
+        InputError: it would, or the folder for pictures is a file.
+    """
+    from hhrnet_deploy.pipeline.overlays import file_of
+
+    taken = {Path(str(file_of(item))).resolve(): "one of the inputs" for item in inputs}
+    for name, path in tables.items():
+        if path is None:
+            continue
+        if (other := taken.get(path.resolve())) is not None:
+            raise InputError(f"--{name} {path} is {other}.", hint="Give it a name of its own.")
+        taken[path.resolve()] = f"the file of --{name}, too"
+    if folder is not None and folder.exists() and not folder.is_dir():
+        raise InputError(f"The output folder {folder} is a file.", hint="Give a folder with --output.")
 
 
 def _sinks(stack: ExitStack, pose: Pose, tables: dict[str, Path | None]) -> list[Sink]:
@@ -146,20 +186,19 @@ class _Run:
     sinks: list[Sink]
     page: LivePage | None
     keep_results: bool
+    problems: Problems
     pictures: int = 0
     people: int = 0
     results: list[dict[str, Any]] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
 
     def over(self, inputs: Sequence[Photo | Video]) -> None:
         from hhrnet_deploy.pipeline.inputs import Photo
-        from hhrnet_deploy.pipeline.predict import Problems, predict_inputs
+        from hhrnet_deploy.pipeline.predict import predict_inputs
 
-        problems = Problems(self.problems)
         only_photos = all(isinstance(item, Photo) for item in inputs)
         total = len(inputs) if only_photos else None
         with console.progress("photos" if only_photos else "frames", total) as advance:
-            for seen in predict_inputs(self.pose, inputs, problems, on_video=self._begin_video):
+            for seen in predict_inputs(self.pose, inputs, self.problems, on_video=self._begin_video):
                 self._take(seen)
                 advance(self.pictures, f"{self.people} people")
 
@@ -198,7 +237,7 @@ class _Run:
                     "pictures": self.pictures,
                     "people": self.people,
                     "written": written,
-                    "problems": self.problems,
+                    "problems": self.problems.messages,
                     "results": self.results,
                 }
             )
@@ -208,5 +247,5 @@ class _Run:
             console.out.print(f"{people} in {pictures}")
             for path in written:
                 console.out.print(f"  {path}", markup=False)
-        if self.problems:
-            raise HHRNetError("\n  ".join(("Some inputs could not be read to their end:", *self.problems)))
+        if problems := self.problems.messages:
+            raise HHRNetError("\n  ".join(("Some inputs could not be read to their end:", *problems)))

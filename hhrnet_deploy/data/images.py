@@ -1,4 +1,4 @@
-"""Reading photos as the published results read them."""
+"""Reading photos as the published results read them, and writing pictures."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from hhrnet_deploy.errors import InputError
+from hhrnet_deploy.errors import HHRNetError, InputError
+from hhrnet_deploy.files import write_bytes
 
 UInt8 = npt.NDArray[np.uint8]
 
@@ -56,6 +57,22 @@ def decode_image(data: bytes, *, name: str, exif: bool = False) -> UInt8:
     if pixels is None:
         raise InputError(f"{name} is no readable image: {_what_it_is(data)}.", hint=f"Give a {_FORMATS} file.")
     return np.ascontiguousarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), np.uint8)
+
+
+def write_picture(path: str | os.PathLike[str], image: UInt8) -> None:
+    """Write (H, W, 3) uint8 RGB in the format that the suffix of ``path`` names, atomically.
+
+    Raises:
+        HHRNetError: the format cannot hold the picture (a JPEG has sides of at most 65,535).
+    """
+    import cv2
+
+    path = Path(path)
+    try:  # in memory: OpenCV crashes on names that are not UTF-8
+        _, encoded = cv2.imencode(path.suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    except cv2.error as error:
+        raise HHRNetError(f"{path} cannot be written: {str(error).strip()}.") from error
+    write_bytes(path, encoded.tobytes())
 
 
 def _read_bytes(path: Path) -> bytes:

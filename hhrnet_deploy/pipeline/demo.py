@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from hhrnet_deploy.data.coco import KeypointDataset
+from hhrnet_deploy.data.images import read_image, write_picture
 from hhrnet_deploy.evaluate.report import EvaluationReport
 from hhrnet_deploy.evaluate.run import EvaluationOptions, evaluate
 from hhrnet_deploy.export.exporting import export_onnx
-from hhrnet_deploy.files import replacing
 from hhrnet_deploy.pipeline.build import build_engine
 from hhrnet_deploy.pipeline.filters import PeopleFilter
 from hhrnet_deploy.pipeline.pose import Pose
@@ -74,13 +74,12 @@ def run_demo(
     note(f"3/4 evaluating the engine and the PyTorch reference on {len(data)} images")
     report = evaluate(bundle, data, reference=CHECKPOINT, options=EvaluationOptions(), advance=advance)
     note("4/4 drawing the people of both")
-    _write_png(picture, compare_by_eye(bundle, CHECKPOINT, _choose(data)))
+    write_picture(picture, compare_by_eye(bundle, CHECKPOINT, _choose(data)))
     return Demo(onnx, bundle, report, picture)
 
 
 def compare_by_eye(engine: Path, reference: str, photos: list[Path]) -> Image:
     """The people of the reference (left) and of the engine (right) in each photo, one row per photo."""
-    from hhrnet_deploy.data.images import read_image
     from hhrnet_deploy.visualize.draw import draw_people
     from hhrnet_deploy.visualize.side_by_side import side_by_side
 
@@ -114,10 +113,3 @@ def _stacked(rows: list[Image]) -> Image:
         np.pad(row, ((0, 8), (0, width - row.shape[1]), (0, 0)), mode="constant", constant_values=250) for row in rows
     ]
     return np.concatenate(padded)
-
-
-def _write_png(path: Path, image: Image) -> None:
-    import cv2
-
-    with replacing(path) as temporary:
-        cv2.imwrite(str(temporary), cv2.cvtColor(image, cv2.COLOR_RGB2BGR))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,8 +40,12 @@ class Video:
         return isinstance(self.source, str) and Path(self.source).is_file()
 
 
-def expand(inputs: Sequence[str]) -> list[Photo | Video]:
+def expand(inputs: Sequence[str], on_error: Callable[[InputError], None] | None = None) -> list[Photo | Video]:
     """Photos and videos in the order given; folders and globs sorted by name.
+
+    Args:
+        inputs: as typed.
+        on_error: told about what is wrong with one of them, as long as another gives something.
 
     Raises:
         InputError: a path that does not exist, a glob without a match, a folder without photos or videos, or a file
@@ -49,7 +53,19 @@ def expand(inputs: Sequence[str]) -> list[Photo | Video]:
     """
     if not inputs:
         raise InputError("Nothing to predict.", hint="Give photos, folders, globs, videos, or a camera number.")
-    return [found for item in inputs for found in _expand_one(item)]
+    found: list[Photo | Video] = []
+    wrong: list[InputError] = []
+    for item in inputs:
+        try:
+            found += _expand_one(item)
+        except InputError as error:
+            wrong.append(error)
+    if wrong and (on_error is None or not found):
+        raise wrong[0]
+    if on_error is not None:
+        for each in wrong:
+            on_error(each)
+    return found
 
 
 def _expand_one(item: str) -> list[Photo | Video]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -113,6 +113,21 @@ class CocoSink:
         return {"images": self._images, "categories": [category], "annotations": self._annotations}
 
 
+class _FileSink(Sink, Protocol):
+    """A sink behind a file; ``close`` writes what is still held."""
+
+    def close(self) -> None: ...
+
+
+class _CocoFileSink(CocoSink):
+    def __init__(self, path: Path, skeleton: Skeleton) -> None:
+        super().__init__(skeleton)
+        self._path = path
+
+    def close(self) -> None:
+        self._path.write_text(json.dumps(self.document()), encoding="utf-8")
+
+
 class _JsonLinesSink:
     def __init__(self, path: Path) -> None:
         self._stream = path.open("w", encoding="utf-8")
@@ -128,7 +143,8 @@ class _CsvSink:
     """One row per person; three columns per joint."""
 
     def __init__(self, path: Path, skeleton: Skeleton) -> None:
-        self._stream = path.open("w", encoding="utf-8", newline="")
+        # A file name that is not UTF-8 is escaped, as JSON does it.
+        self._stream = path.open("w", encoding="utf-8", errors="backslashreplace", newline="")
         self._writer = csv.writer(self._stream)
         joints = [f"{joint}_{part}" for joint in skeleton.joints for part in ("x", "y", "score")]
         self._writer.writerow(["source", "frame", "time", "person", "score", *joints])
@@ -145,47 +161,49 @@ class _CsvSink:
         self._stream.close()
 
 
+@dataclass
+class _Counted:
+    """A sink that knows whether it was given anything."""
+
+    sink: Sink
+    count: int = 0
+
+    def add(self, prediction: Prediction) -> None:
+        self.sink.add(prediction)
+        self.count += 1
+
+
 @contextmanager
-def _kept(path: Path) -> Iterator[Path]:
-    """A temporary sibling that is renamed to ``path`` even after an error: what was done so far stays."""
+def _kept(path: Path, begin: Callable[[Path], _FileSink]) -> Iterator[Sink]:
+    """A sink on a temporary sibling, which is renamed to ``path`` even after an error: what was done so far stays.
+
+    An error before the first prediction, or in closing (a full disk), leaves an existing ``path`` as it was.
+    """
     failure: BaseException | None = None
     with files.replacing(path) as temporary:
+        sink = begin(temporary)
+        counted = _Counted(sink)
         try:
-            yield temporary
+            yield counted
         except BaseException as error:
             failure = error
+        sink.close()
+        if failure is not None and not counted.count:
+            raise failure
     if failure is not None:
         raise failure
 
 
-@contextmanager
-def json_lines(path: Path) -> Iterator[Sink]:
+def json_lines(path: Path) -> AbstractContextManager[Sink]:
     """One JSON document per photo or frame and line; an interrupted run keeps the lines so far."""
-    with _kept(path) as temporary:
-        sink = _JsonLinesSink(temporary)
-        try:
-            yield sink
-        finally:
-            sink.close()
+    return _kept(path, _JsonLinesSink)
 
 
-@contextmanager
-def table(path: Path, skeleton: Skeleton) -> Iterator[Sink]:
+def table(path: Path, skeleton: Skeleton) -> AbstractContextManager[Sink]:
     """CSV, one row per person; an interrupted run keeps the rows so far."""
-    with _kept(path) as temporary:
-        sink = _CsvSink(temporary, skeleton)
-        try:
-            yield sink
-        finally:
-            sink.close()
+    return _kept(path, lambda temporary: _CsvSink(temporary, skeleton))
 
 
-@contextmanager
-def coco(path: Path, skeleton: Skeleton) -> Iterator[Sink]:
+def coco(path: Path, skeleton: Skeleton) -> AbstractContextManager[Sink]:
     """COCO JSON; an interrupted run keeps the images so far."""
-    sink = CocoSink(skeleton)
-    with _kept(path) as temporary:
-        try:
-            yield sink
-        finally:
-            temporary.write_text(json.dumps(sink.document()), encoding="utf-8")
+    return _kept(path, lambda temporary: _CocoFileSink(temporary, skeleton))

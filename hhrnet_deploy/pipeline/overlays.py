@@ -12,8 +12,6 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from hhrnet_deploy import files
-from hhrnet_deploy.errors import HHRNetError
 from hhrnet_deploy.pipeline.inputs import Photo, Video
 from hhrnet_deploy.pipeline.predict import Seen
 from hhrnet_deploy.skeletons import Skeleton
@@ -51,7 +49,7 @@ class OverlayFolder:
     def __init__(self, folder: Path, sources: Sequence[Photo | Video] = ()) -> None:
         self.written: list[Path] = []
         self._folder = folder
-        self._sources = {Path(str(_file_of(source))).resolve() for source in sources}
+        self._sources = {Path(str(file_of(source))).resolve() for source in sources}
         self._taken: set[str] = set()
         self._video: Video | None = None
         self._stack = ExitStack()
@@ -86,13 +84,11 @@ class OverlayFolder:
         self._writer.write(Frame(prediction.frame or 0, prediction.time or 0.0, picture))
 
     def _write_photo(self, photo: Photo, picture: Image) -> None:
-        import cv2
+        from hhrnet_deploy.data.images import write_picture
 
         suffix = photo.path.suffix.lower()
         path = self._free_name(photo.path.stem, suffix if suffix in _KEPT_SUFFIXES else ".jpg")
-        with files.replacing(path) as temporary:
-            if not cv2.imwrite(str(temporary), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)):
-                raise HHRNetError(f"{path} cannot be written.", hint="Is the disk full, or the folder read-only?")
+        write_picture(path, picture)
         self.written.append(path)
 
     def _free_name(self, stem: str, suffix: str) -> Path:
@@ -103,5 +99,6 @@ class OverlayFolder:
         return self._folder / name
 
 
-def _file_of(source: Photo | Video) -> Path | str | int:
+def file_of(source: Photo | Video) -> Path | str | int:
+    """Path of a photo or video, URL of a stream, number of a camera."""
     return source.path if isinstance(source, Photo) else source.source

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from hhrnet_deploy.config import InferenceConfig
 from hhrnet_deploy.errors import HHRNetError, InputError
 from hhrnet_deploy.people import People
-from hhrnet_deploy.targets.runner import Decoder, Runner, Size
+from hhrnet_deploy.targets.runner import MULTIPLE, Decoder, Runner, Size
 
 if TYPE_CHECKING:
     from hhrnet_deploy.data.warp import MultiScaleWarp
@@ -25,7 +25,7 @@ Pixels = npt.NDArray[np.uint8]
 Photo = str | os.PathLike[str] | Pixels
 Key = TypeVar("Key", bound=Hashable)
 
-_WINDOW_BYTES = 256 << 20  # warped pixels held while waiting for photos of the same shape
+_WINDOW_BYTES = 256 << 20  # of pixels held, warped and given, while waiting for photos of the same shape
 _ENGINE_QUEUE = 2  # batches with the engine: one running, one ready
 _DEFAULT_WORKERS = 2
 
@@ -53,9 +53,11 @@ class PhotoPeople(Generic[Key]):
 class _Prepared(Generic[Key]):
     number: int
     key: Key
+    name: str
     photo_size: Size
     plan: MultiScaleWarp
     inputs: tuple[tuple[float, Pixels], ...]
+    given: int
 
     @property
     def shapes(self) -> tuple[object, ...]:
@@ -63,18 +65,27 @@ class _Prepared(Generic[Key]):
 
     @property
     def nbytes(self) -> int:
-        return sum(pixels.nbytes for _, pixels in self.inputs)
+        return self.given + sum(pixels.nbytes for _, pixels in self.inputs)
 
 
 def plan_photo(config: InferenceConfig, photo_size: Size) -> MultiScaleWarp:
     """The warps of a photo of (W, H) pixels at every scale of ``config``.
 
     Raises:
-        InputError: the network input would be longer than ``config.max_long_side``.
+        InputError: the network input would be longer than ``config.max_long_side``, or its sides at a scale no
+            multiples of 32, which the network cannot take.
     """
     from hhrnet_deploy.data.warp import plan_scales
 
-    return plan_scales(*photo_size, config.short_side, config.scales, max_long_side=config.max_long_side)
+    plan = plan_scales(*photo_size, config.short_side, config.scales, max_long_side=config.max_long_side)
+    for scale, warp in plan.warps:
+        if any(side % MULTIPLE for side in warp.size):
+            raise InputError(
+                f"A photo of {photo_size[0]}x{photo_size[1]} becomes a network input of "
+                f"{warp.size[0]}x{warp.size[1]} at scale {scale:g}; its sides have to be multiples of {MULTIPLE}.",
+                hint="Take scales such as 0.5, 1 and 2.",
+            )
+    return plan
 
 
 def check_fits(runner: Runner, config: InferenceConfig, photo_size: Size) -> None:
@@ -305,7 +316,8 @@ class _Stream(Generic[Key]):
         except Exception as error:
             error.add_note(f"while reading photo {name}")
             raise
-        return _Prepared(number, key, photo_size, plan, inputs)
+        given = photo.nbytes if isinstance(photo, np.ndarray) else 0
+        return _Prepared(number, key, name, photo_size, plan, inputs, given)
 
 
 def _pixels(photo: Photo, *, exif: bool) -> Pixels:
@@ -319,7 +331,7 @@ def _pixels(photo: Photo, *, exif: bool) -> Pixels:
 
 
 def _names(group: list[_Prepared[Key]]) -> str:
-    return ", ".join(str(photo.key) for photo in group)
+    return ", ".join(photo.name for photo in group)
 
 
 def _naming(error: HHRNetError, name: str) -> HHRNetError:

@@ -11,8 +11,7 @@ import numpy.typing as npt
 
 from hhrnet_deploy.config import InferenceConfig
 from hhrnet_deploy.data.coco import KeypointDataset
-from hhrnet_deploy.data.images import read_image
-from hhrnet_deploy.files import replacing
+from hhrnet_deploy.data.images import read_image, write_picture
 from hhrnet_deploy.people import People
 from hhrnet_deploy.targets.photos import predict_photos
 from hhrnet_deploy.targets.runner import Runner
@@ -42,7 +41,7 @@ def draw_validation(runner: Runner, dataset: KeypointDataset, path: Path, *, pho
         true = true_people(dataset.joints(sample))
         rows = [draw_people(photo, who, dataset.skeleton) for who in (people, true)]
         columns.append(np.vstack([_shrunk(row) for row in rows]))
-    _write(path, np.hstack(columns))
+    write_picture(path, np.hstack(columns))
 
 
 def true_people(joints: npt.NDArray[np.float64]) -> People:
@@ -61,8 +60,3 @@ def latest_picture(folder: Path) -> Path | None:
 def _shrunk(photo: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     width = max(1, round(photo.shape[1] * _HEIGHT / photo.shape[0]))
     return np.asarray(cv2.resize(photo, (width, _HEIGHT), interpolation=cv2.INTER_AREA), np.uint8)
-
-
-def _write(path: Path, picture: npt.NDArray[np.uint8]) -> None:
-    with replacing(path) as temporary:
-        cv2.imwrite(str(temporary), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))

@@ -152,33 +152,57 @@ def test_the_smallest_photos_go_through(tiny_onnx: Path, tmp_path: Path, size: t
     assert (result["width"], result["height"]) == size
 
 
-def test_ctrl_c_keeps_what_was_done(tiny_onnx: Path, tmp_path: Path) -> None:
+def test_a_photo_whose_name_is_not_utf8_is_drawn_and_listed(tiny_onnx: Path, tmp_path: Path) -> None:
+    photos, out = tmp_path / "photos", tmp_path / "out"
+    photos.mkdir()
+    name = os.fsdecode(b"caf\xe9.png")
+    _save(tmp_path / "a.png", _photo()).rename(photos / name)
+    words = ["predict", str(photos), "--model", str(tiny_onnx), "--no-flip", "--min-score", "0", "-o", str(out)]
+    words += ["--csv", str(tmp_path / "people.csv")]
+    done = _command(words, tmp_path, env={"PYTHONIOENCODING": "latin-1"})
+    out_text, err = done.communicate(timeout=60)
+    assert done.returncode == 0, err
+    assert [path.name for path in out.iterdir()] == [name]
+    assert "caf\\udce9.png" in (tmp_path / "people.csv").read_text()
+    assert "caf" in out_text
+
+
+def test_names_as_long_as_file_systems_take_are_written(tiny_onnx: Path, tmp_path: Path) -> None:
+    photo = _save(tmp_path / "a.png", _photo()).rename(tmp_path / ("日" * 83 + "12.png"))
+    assert _predict(tiny_onnx, tmp_path / "out", photo).exit_code == 0
+    assert (tmp_path / "out" / photo.name).is_file()
+
+
+def _command(words: list[str], folder: Path, env: dict[str, str] | None = None) -> subprocess.Popen[str]:
+    code = f"import sys; sys.argv = {['hhrnet', *words]!r}; from hhrnet_deploy.cli.app import main; main()"
+    return subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(Path(hhrnet_deploy.__file__ or "").parents[1])} | (env or {}),
+    )
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_keeps_what_was_done(tiny_onnx: Path, tmp_path: Path, stop: signal.Signals) -> None:
     photos = tmp_path / "photos"
     photos.mkdir()
     _save(photos / "0.png", _photo())
     for number in range(1, 3000):
         os.link(photos / "0.png", photos / f"{number}.png")
-    words = ["hhrnet", "predict", str(photos), "--model", str(tiny_onnx), "--no-flip", "--no-overlay"]
-    words += ["--json", "--jsonl", str(tmp_path / "people.jsonl")]
-    code = f"import sys; sys.argv = {words!r}; from hhrnet_deploy.cli.app import main; main()"
-    process = subprocess.Popen(
-        [sys.executable, "-c", code],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(Path(hhrnet_deploy.__file__ or "").parents[1])},
-    )
+    words = ["predict", str(photos), "--model", str(tiny_onnx), "--no-flip", "--no-overlay"]
+    process = _command([*words, "--json", "--jsonl", str(tmp_path / "people.jsonl")], tmp_path)
     deadline = time.monotonic() + 60
-    while not list(tmp_path.glob(".people.*.part.jsonl")) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    time.sleep(0.3)
-    process.send_signal(signal.SIGINT)
+    while not any(part.stat().st_size > 1e6 for part in tmp_path.glob(".people.*")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(stop)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
     assert "Traceback" not in err
     done = json.loads(out)["pictures"]
-    assert 0 <= done < 3000
+    assert 0 < done < 3000
     # The signal may fall between writing a line and counting it.
     assert len((tmp_path / "people.jsonl").read_text().splitlines()) in (done, done + 1)
     assert not list(tmp_path.glob(".people.*"))
@@ -187,9 +211,11 @@ def test_ctrl_c_keeps_what_was_done(tiny_onnx: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (["{photo}", "--coco", "{photo}"], "is one of the inputs"),
+        (["{photo}", "--coco", "{photo}.out", "--jsonl", "{photo}.out"], "is the file of --coco, too"),
         (["nothing.jpg"], "nothing.jpg"),
         (["{photo}", "--scales", "0.5,2"], "scale"),
-        (["{photo}", "--size", "8"], "--short-side"),
+        (["{photo}", "--size", "8"], "--size Input should be greater"),
         (["{photo}", "--detection-threshold", "-1"], "--detection-threshold"),
     ],
 )
@@ -198,6 +224,19 @@ def test_mistakes_say_what_to_change(tiny_onnx: Path, tmp_path: Path, words: lis
     done = _predict(tiny_onnx, tmp_path / "out", *(word.format(photo=photo) for word in words))
     assert isinstance(done.exception, InputError)
     assert message in str(done.exception)
+
+
+def test_inputs_that_do_not_fit_are_problems_of_their_own(tiny_onnx: Path, tmp_path: Path) -> None:
+    photo = _save(tmp_path / "a.png", _photo(size=(96, 72)))
+    done = _predict(tiny_onnx, tmp_path / "out", photo, "99999999999", tmp_path / "gone.jpg", "--scales", "0.6,1")
+    for part in ("gone.jpg", "cannot open camera 99999999999", "at scale 1; its sides have to be multiples of 32"):
+        assert part in str(done.exception)
+
+
+def test_an_output_folder_that_is_a_file_is_named_before_any_work(tmp_path: Path) -> None:
+    photo = _save(tmp_path / "a.png", _photo())
+    done = CliRunner().invoke(app, ["predict", str(photo), "--model", "no such model", "-o", str(photo)])
+    assert "is a file" in str(done.exception)
 
 
 def _same(one: Any, other: Any) -> bool:

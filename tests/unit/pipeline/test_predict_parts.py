@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import urllib.request
 from pathlib import Path
@@ -54,6 +55,18 @@ def test_inputs_that_are_nothing_are_named(tmp_path: Path, wrong: str) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match=wrong.replace("*", r"\*")):
         expand([str(tmp_path / wrong)])
+
+
+def test_what_is_wrong_with_one_input_is_told_while_another_gives_something(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").touch()
+    (tmp_path / "readme.txt").touch()
+    told: list[InputError] = []
+    words = [str(tmp_path / name) for name in ("readme.txt", "a.jpg", "gone.jpg")]
+    assert expand(words, told.append) == [Photo(tmp_path / "a.jpg")]
+    assert ["readme.txt" in str(told[0]), "gone.jpg" in str(told[1])] == [True, True]
+    with pytest.raises(InputError, match=r"readme\.txt"):
+        expand(words[:1], told.append)
+    assert len(told) == 2
 
 
 def test_filters_keep_insertion_order() -> None:
@@ -129,6 +142,27 @@ def test_an_interruption_keeps_what_was_done(tmp_path: Path, name: str) -> None:
     with pytest.raises(KeyboardInterrupt):
         interrupted()
     assert "a.jpg" in path.read_text()
+
+
+@pytest.mark.parametrize("name", ["coco", "table", "json_lines"])
+@pytest.mark.parametrize("taken", [0, 1])
+def test_a_failure_leaves_the_file_that_was_there(tmp_path: Path, name: str, taken: int) -> None:
+    """Before the first prediction, or when what was taken cannot be written any more (a full disk)."""
+    path = tmp_path / "people.out"
+    path.write_text("of last week")
+    make = getattr(outputs, name)
+
+    def failing() -> None:
+        with make(path, COCO) if name != "json_lines" else make(path) as sink:
+            for prediction in _predictions()[:taken]:
+                sink.add(prediction)
+                sink.sink.close = lambda: (_ for _ in ()).throw(OSError(errno.ENOSPC, "full"))
+            raise RuntimeError
+
+    with pytest.raises(OSError if taken else RuntimeError):
+        failing()
+    assert path.read_text() == "of last week"
+    assert [file.name for file in tmp_path.iterdir()] == ["people.out"]
 
 
 def test_the_live_page_shows_the_newest_picture() -> None:
