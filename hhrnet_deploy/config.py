@@ -12,6 +12,9 @@ from hhrnet_deploy.skeletons import Skeleton
 IMAGE_MEAN = (0.485, 0.456, 0.406)
 IMAGE_STD = (0.229, 0.224, 0.225)
 
+# A name that is safe as the name of a file or folder.
+PlainName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")]
+
 
 class DecodeConfig(BaseModel):
     """How heads become people.

@@ -20,8 +20,13 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
 
     The sibling keeps the suffix of ``path``, because several libraries choose the format by it. On any error the
     sibling is removed and an existing ``path`` stays as it was.
+
+    Raises:
+        IsADirectoryError: ``path`` is a folder.
     """
     final = Path(path)
+    if final.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "A file cannot replace the folder", str(path))
     final.parent.mkdir(parents=True, exist_ok=True)
     temporary = part_of(final)
     try:

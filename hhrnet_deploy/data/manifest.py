@@ -8,10 +8,10 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from hhrnet_deploy.config import PlainName
 from hhrnet_deploy.errors import InputError
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-PlainName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")]
 
 
 class SyntheticManifest(BaseModel):

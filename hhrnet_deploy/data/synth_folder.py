@@ -30,7 +30,7 @@ def new_set(out_dir: str | os.PathLike[str]) -> Iterator[Path]:
         InputError: ``out_dir`` holds something else, or writing fails (disk full, no permission); then
             nothing is left behind.
     """
-    final = Path(out_dir)
+    final = Path(out_dir).resolve()
     _require_free(final)
     part = final.with_name(f".{final.name}.{secrets.token_hex(4)}.part")
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -115,6 +116,7 @@ def export_onnx(
     options = _options(size, dynamic, batch, flip=flip, input=input, opset=opset, simplify=simplify, decode=decode)
     if triton is not None:
         check_batch(options.batch)
+    _require_free(path, model)
     source = _load(model, preset, note)
     note(f"tracing {source.preset.name}")
     graph = _graph(source, options)
@@ -166,6 +168,14 @@ def _options(
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"][:1]))
         raise InputError(f"Export option {where}: {first['msg']}, got {first['input']!r}.") from error
+
+
+def _require_free(path: str | os.PathLike[str], model: object) -> None:
+    """Say before any work that the graph would replace a folder or the checkpoint it is made from."""
+    if Path(path).is_dir():
+        raise InputError(f"{path} is a folder.", hint="Give the ONNX file a name, such as heads.onnx.")
+    if isinstance(model, str | os.PathLike) and Path(path).resolve() == Path(model).resolve():
+        raise InputError(f"{path} is the checkpoint itself.", hint="Give the ONNX file another name.")
 
 
 def _load(model: torch.nn.Module | str | Path, preset: str | Path | Preset | None, note: Note) -> Source:

@@ -5,12 +5,13 @@ Figures and file names: README of the official code, "Main Results" and "Quick s
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from hhrnet_deploy.config import InferenceConfig
+from hhrnet_deploy.config import InferenceConfig, PlainName
 from hhrnet_deploy.errors import InputError
 from hhrnet_deploy.model.architecture import Architecture, Deconv, Stage, uniform
 from hhrnet_deploy.model.official import official_config, read_experiment
@@ -81,7 +82,7 @@ class Preset(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: str = Field(min_length=1)
+    name: PlainName
     architecture: Architecture
     short_side: int = Field(ge=32)
     skeleton: Skeleton
@@ -264,7 +265,7 @@ def find_preset(name_or_yaml: str | Path, skeleton: Skeleton | None = None) -> P
         )
     experiment = read_experiment(text, skeleton)
     read = Preset(
-        name=Path(text).stem,
+        name=re.sub(r"[^A-Za-z0-9_]", "_", Path(text).stem),
         architecture=experiment.architecture,
         short_side=experiment.inference.short_side,
         skeleton=experiment.skeleton,

@@ -21,6 +21,7 @@ from hhrnet_deploy.targets.manifest import SCHEMA_VERSION, FileEntry, Manifest, 
 from hhrnet_deploy.targets.target import Layer, Target
 
 MANIFEST, LAYERS = "manifest.json", "layers.json"
+_ELSEWHERE = "Give another folder with -o."
 
 
 @dataclass(frozen=True)
@@ -39,17 +40,35 @@ def is_bundle(path: str | Path) -> bool:
 def check_replaceable(path: str | Path) -> None:
     """Refuse to write a bundle over anything but a bundle or an empty directory.
 
+    A bundle holds what its manifest lists and nothing else: other programs call their files ``manifest.json``, too,
+    and somebody may have put a file of his own into a bundle.
+
     Raises:
         InputError: ``path`` is something else.
     """
     final = Path(path)
     if not final.exists():
         return
-    if final.is_dir() and (is_bundle(final) or not any(final.iterdir())):
-        return
-    raise InputError(
-        f"{final} exists and is not an engine bundle; it is not replaced.", hint="Give another folder with -o."
-    )
+    if not final.is_dir():
+        raise InputError(f"{final} exists and is a file; it is not replaced.", hint=_ELSEWHERE)
+    foreign = sorted({item.name for item in final.iterdir()} - _listed(final))
+    if foreign:
+        raise InputError(
+            f"{final} exists and holds {foreign[0]}, which is no part of an engine bundle; it is not replaced.",
+            hint=_ELSEWHERE,
+        )
+
+
+def _listed(folder: Path) -> set[str]:
+    """Names of the files that a bundle in ``folder`` consists of; none when there is no manifest of this project."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return set()
+    if not isinstance(manifest, dict) or not {"schema_version", "digest"} <= manifest.keys():
+        return set()
+    files = manifest.get("files")
+    return {MANIFEST, *files} if isinstance(files, dict) else set()
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from hhrnet_deploy.config import IMAGE_MEAN, IMAGE_STD, DecodeConfig
+from hhrnet_deploy.config import IMAGE_MEAN, IMAGE_STD, DecodeConfig, PlainName
 from hhrnet_deploy.decode.plugin_ops import PEOPLE
 from hhrnet_deploy.errors import InputError
 from hhrnet_deploy.skeletons import Skeleton
@@ -44,7 +44,7 @@ class GraphMetadata(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    preset: str
+    preset: PlainName
     skeleton: Skeleton
     short_side: int = Field(ge=MULTIPLE)
     input: Literal["uint8", "float"]

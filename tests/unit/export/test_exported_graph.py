@@ -140,6 +140,16 @@ def test_a_graph_that_differs_is_refused_and_the_earlier_file_stays(
     assert [p.name for p in tmp_path.iterdir()] == ["heads.onnx"]
 
 
+def test_neither_the_checkpoint_nor_a_folder_is_replaced(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "mine.safetensors"
+    mine.write_bytes(tiny_checkpoint.read_bytes())
+    with pytest.raises(InputError, match="is the checkpoint itself"):
+        export_onnx(mine, tmp_path / "." / "mine.safetensors", size=64)
+    assert mine.read_bytes() == tiny_checkpoint.read_bytes()
+    with pytest.raises(InputError, match="is a folder"):
+        export_onnx(mine, tmp_path, size=64)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

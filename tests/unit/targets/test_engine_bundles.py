@@ -144,6 +144,11 @@ def test_what_is_no_bundle_is_said_to_be_none(tmp_path: Path, engine: Path) -> N
         open_model(engine / "model.xml")
 
 
+def _sealed(digest: str) -> str:
+    """A manifest of a bundle without files."""
+    return json.dumps({"schema_version": 1, "digest": digest, "files": {}})
+
+
 def test_a_bundle_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     final = tmp_path / "engines" / "one"
 
@@ -157,15 +162,15 @@ def test_a_bundle_appears_whole_or_not_at_all(tmp_path: Path) -> None:
             half(error)
         assert list(final.parent.iterdir()) == []
     with writing_bundle(final) as folder:
-        (folder / "manifest.json").write_text("first")
+        (folder / "manifest.json").write_text(_sealed("first"))
         assert not final.exists()
-    assert (final / "manifest.json").read_text() == "first"
+    assert (final / "manifest.json").read_text() == _sealed("first")
     with pytest.raises(KeyboardInterrupt):
         half(KeyboardInterrupt())
-    assert (final / "manifest.json").read_text() == "first"
+    assert (final / "manifest.json").read_text() == _sealed("first")
     with writing_bundle(final) as folder:
-        (folder / "manifest.json").write_text("second")
-    assert (final / "manifest.json").read_text() == "second"
+        (folder / "manifest.json").write_text(_sealed("second"))
+    assert (final / "manifest.json").read_text() == _sealed("second")
     assert [path.name for path in final.parent.iterdir()] == ["one"]
 
 
@@ -174,7 +179,7 @@ def test_the_old_bundle_comes_back_when_the_swap_fails(tmp_path: Path, monkeypat
 
     final = tmp_path / "one"
     with writing_bundle(final) as folder:
-        (folder / "manifest.json").write_text("first")
+        (folder / "manifest.json").write_text(_sealed("first"))
     rename = os.rename
 
     def interrupted(old: Any, new: Any) -> None:
@@ -184,8 +189,8 @@ def test_the_old_bundle_comes_back_when_the_swap_fails(tmp_path: Path, monkeypat
 
     monkeypatch.setattr(os, "rename", interrupted)
     with pytest.raises(KeyboardInterrupt), writing_bundle(final) as folder:
-        (folder / "manifest.json").write_text("second")
-    assert (final / "manifest.json").read_text() == "first"
+        (folder / "manifest.json").write_text(_sealed("second"))
+    assert (final / "manifest.json").read_text() == _sealed("first")
     assert [path.name for path in tmp_path.iterdir()] == ["one"]
 
 
@@ -201,3 +206,21 @@ def test_only_bundles_are_replaced(tmp_path: Path) -> None:
     with writing_bundle(tmp_path / "empty") as folder:
         (folder / "manifest.json").write_text("new")
     assert (tmp_path / "empty" / "manifest.json").read_text() == "new"
+
+
+def test_a_manifest_of_another_program_is_no_bundle(tmp_path: Path, engine: Path) -> None:
+    app = tmp_path / "webapp"
+    app.mkdir()
+    (app / "manifest.json").write_text('{"name": "My page", "files": {"thesis.txt": 1}}')
+    (app / "thesis.txt").write_text("precious")
+    with pytest.raises(InputError, match="not replaced"), writing_bundle(app):
+        pass
+    assert (app / "thesis.txt").read_text() == "precious"
+    own = shutil.copytree(engine, tmp_path / "own")
+    (own / "notes.txt").write_text("precious")
+    with pytest.raises(InputError, match=r"holds notes\.txt"), writing_bundle(own):
+        pass
+    (own / "notes.txt").unlink()
+    with writing_bundle(own) as folder:
+        (folder / "manifest.json").write_text("new")
+    assert (own / "manifest.json").read_text() == "new"
