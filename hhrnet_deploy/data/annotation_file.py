@@ -65,7 +65,7 @@ def read_annotation_file(path: Path, visit: Callable[[Any], None] = lambda _: No
     text = _read_text(path)
     try:
         return _Scan(AnnotationFile(path, text), visit).run()
-    except json.JSONDecodeError as error:
+    except ValueError as error:  # JSONDecodeError, or a whole number of thousands of digits
         raise InputError(
             f"Annotation file {path} is not valid JSON: {error}.",
             hint="It may have been cut off or saved as a web page; fetch it again.",

@@ -228,7 +228,7 @@ def _skeleton(
         findings.add(Problem.SKELETON, str(error))
         return None
     names = category.get("keypoints")
-    if names and len(names) != skeleton.num_joints:
+    if isinstance(names, list) and names and len(names) != skeleton.num_joints:
         findings.add(
             Problem.SKELETON,
             f"the annotation file names {len(names)} joints, the skeleton {skeleton.name} has {skeleton.num_joints}",

@@ -16,7 +16,8 @@ UInt8 = npt.NDArray[np.uint8]
 
 # After the start of scan every 0xFF of the coded data is followed by 0x00 or a restart marker; anything else is the
 # next marker (ITU-T T.81, B.1.1).
-_JPEG_MARKER = re.compile(rb"\xff+([^\x00\xd0-\xd7\xff])")
+# Fill bytes, more 0xFF, may precede a marker; a pattern that takes them in would go back over them quadratically.
+_JPEG_MARKER = re.compile(rb"\xff([^\x00\xd0-\xd7\xff])")
 _JPEG_EOI = 0xD9
 _JPEG_SOS = 0xDA
 _FORMATS = "JPEG, PNG, WebP, BMP or TIFF"

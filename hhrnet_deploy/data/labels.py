@@ -12,6 +12,10 @@ from hhrnet_deploy.errors import InputError
 
 CHECK_HINT = "`hhrnet data check` lists everything that is wrong with a data set."
 
+# Coordinates, and pixels along an outline, that no annotation of a photo reaches.
+_FARTHEST = 1e6
+_LONGEST_OUTLINE = 4e6
+
 Annotations = Sequence[dict[str, Any]]
 
 
@@ -23,18 +27,35 @@ def people(annotations: Annotations) -> list[dict[str, Any]]:
     Raises:
         InputError: keypoints are not finite numbers in threes.
     """
-    kept = (item for item in annotations if not item.get("iscrowd", 0) or labelled_joints(item) > 0)
+    kept = (item for item in annotations if not is_crowd(item) or labelled_joints(item) > 0)
     return [item for item in kept if item.get("keypoints") and (_triples(item)[:, 2] > 0).any()]
+
+
+def is_crowd(annotation: dict[str, Any]) -> bool:
+    """Whether ``iscrowd`` marks a region of many people; left out or null means no.
+
+    Raises:
+        InputError: it is neither a number nor true or false.
+    """
+    value = annotation.get("iscrowd")
+    if value is None or isinstance(value, int | float):
+        return bool(value)
+    raise InputError(f"Annotation {annotation.get('id')} has iscrowd {value!r}, expected 0 or 1.", hint=CHECK_HINT)
 
 
 def labelled_joints(annotation: dict[str, Any]) -> int:
     """``num_keypoints`` as it stands (CrowdPose counts visible joints only), counted where the file leaves it out.
 
     Raises:
-        InputError: keypoints are not finite numbers in threes.
+        InputError: it is no whole number, or keypoints are not finite numbers in threes.
     """
     stated = annotation.get("num_keypoints")
     if stated is not None:
+        if not isinstance(stated, int | float) or stated != stated // 1:
+            raise InputError(
+                f"Annotation {annotation.get('id')} has num_keypoints {stated!r}, expected a whole number.",
+                hint=CHECK_HINT,
+            )
         return int(stated)
     return int((_triples(annotation)[:, 2] > 0).sum()) if annotation.get("keypoints") else 0
 
@@ -62,7 +83,7 @@ def ignore_mask(annotations: Annotations, width: int, height: int) -> npt.NDArra
     """
     ignored = np.zeros((height, width), np.bool_)
     for annotation in annotations:
-        if annotation.get("iscrowd", 0) or labelled_joints(annotation) == 0:
+        if is_crowd(annotation) or labelled_joints(annotation) == 0:
             ignored |= segmentation_mask(annotation, width, height)
     return ignored
 
@@ -78,7 +99,7 @@ def segmentation_mask(annotation: dict[str, Any], width: int, height: int) -> np
     segmentation = annotation.get("segmentation")
     try:
         if not segmentation:
-            encoded = mask.frPyObjects(_numbers(annotation, "bbox", 4)[None], height, width)
+            encoded = mask.frPyObjects(_box(annotation)[None], height, width)
         else:
             encoded = _encode(segmentation, width, height)
         return np.asarray(np.asarray(mask.decode(encoded)).any(axis=2), np.bool_)
@@ -106,6 +127,22 @@ def _encode(segmentation: Any, width: int, height: int) -> Any:
     return [_run_lengths(segmentation, width, height)]
 
 
+def _box(annotation: dict[str, Any]) -> npt.NDArray[np.float64]:
+    box = _numbers(annotation, "bbox", 4)
+    _require_drawable(np.stack([box[:2], box[:2] + box[2:]]))
+    return box
+
+
+def _require_drawable(points: npt.NDArray[np.float64]) -> None:
+    """Raise ValueError for (N, 2) corners that the C code would crash on, or take gigabytes for.
+
+    It walks the outline in steps of a fifth of a pixel, in memory, and casts coordinates to int.
+    """
+    steps = np.abs(np.diff(points, axis=0, append=points[:1])).max(axis=1).sum()
+    if np.abs(points).max() > _FARTHEST or steps > _LONGEST_OUTLINE:
+        raise ValueError("its coordinates are far outside of any image")
+
+
 def _triples(annotation: dict[str, Any]) -> npt.NDArray[np.float64]:
     count = len(annotation["keypoints"]) // 3
     return _numbers(annotation, "keypoints", 3 * count).reshape(count, 3)
@@ -114,7 +151,7 @@ def _triples(annotation: dict[str, Any]) -> npt.NDArray[np.float64]:
 def _numbers(annotation: dict[str, Any], key: str, count: int) -> npt.NDArray[np.float64]:
     try:
         values = np.asarray(annotation.get(key), np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         values = np.empty(0)
     if values.shape != (count,) or not np.isfinite(values).all():
         raise InputError(
@@ -129,6 +166,7 @@ def _polygons(segmentation: list[Any]) -> list[list[float]]:
         points = np.asarray(polygon, np.float64)
         if points.ndim != 1 or points.size < 4 or points.size % 2 or not np.isfinite(points).all():
             raise ValueError("a polygon has to be a list of an even number (at least 6) of finite coordinates")
+        _require_drawable(points.reshape(-1, 2))
     return segmentation
 
 

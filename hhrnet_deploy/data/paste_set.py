@@ -19,6 +19,7 @@ from hhrnet_deploy.data.synth_folder import new_set, write_document, write_image
 from hhrnet_deploy.errors import InputError
 
 Image = NDArray[np.uint8]
+_MOST_PHOTOS = 2000  # held in memory, about half a megabyte each; larger splits are drawn from
 _MADE_UP_SHARE = 0.15  # of the pictures have a drawn background, for want of photos without people
 
 
@@ -42,7 +43,8 @@ def make_paste_set(
 
     Args:
         out_dir: new folder, as for ``synthesize``.
-        coco_dir: a data set in COCO's layout whose annotations have outlines.
+        coco_dir: a data set in COCO's layout whose annotations have outlines. Of more than 2,000 photos the seed
+            chooses 2,000.
         split: the split to take photos and people from, and the name of the new one.
         images: how many.
         seed: equal seeds give equal sets.
@@ -52,7 +54,11 @@ def make_paste_set(
     Raises:
         InputError: nobody in the split can be cut out, or the folder cannot be written.
     """
-    photos = [_read(sample, short_side) for sample in _existing(open_dataset(coco_dir, split))]
+    samples = _existing(open_dataset(coco_dir, split))
+    if len(samples) > _MOST_PHOTOS:
+        drawn = np.random.Generator(np.random.PCG64(seed)).choice(len(samples), _MOST_PHOTOS, replace=False)
+        samples = [samples[index] for index in sorted(drawn)]
+    photos = [_read(sample, short_side) for sample in samples]
     donors = [donor for photo in photos for note in photo.annotations if (donor := cut_out(photo.image, note))]
     if not donors:
         raise InputError(

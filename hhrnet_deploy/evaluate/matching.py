@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hhrnet_deploy.data.labels import CHECK_HINT, labelled_joints
+from hhrnet_deploy.data.labels import CHECK_HINT, is_crowd, labelled_joints
 from hhrnet_deploy.errors import InputError
 from hhrnet_deploy.evaluate.oks import similarities
 from hhrnet_deploy.evaluate.results import CATEGORY_ID, box_of
@@ -86,7 +86,7 @@ def _annotation(image_id: int, item: dict[str, Any], skeleton: Skeleton) -> dict
     return {
         "keypoints": keypoints,
         "num_keypoints": labelled_joints(item),
-        "iscrowd": int(item.get("iscrowd", 0)),
+        "iscrowd": int(is_crowd(item)),
         "bbox": box.tolist(),
         "area": _area(name, item, box, skeleton.box_area_factor),
     }
@@ -105,7 +105,7 @@ def _area(name: str, item: dict[str, Any], box: Float, factor: float | None) -> 
 def _numbers(name: str, key: str, values: Any) -> Float:
     try:
         numbers = np.asarray(values, np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         numbers = np.empty((0, 0))
     if numbers.ndim != 1 or not np.isfinite(numbers).all():
         raise InputError(f"{name} needs finite numbers as {key}, got {values!r}.", hint=CHECK_HINT)

@@ -114,7 +114,7 @@ class PartialResults:
             self._require_same_run(_object(header))
             end = len(header)
             for line in stream:
-                if not line.endswith(b"\n") or not _object(line):
+                if not line.endswith(b"\n") or not _is_record(line):
                     break
                 end += len(line)
                 self._images += 1
@@ -160,6 +160,14 @@ def _object(line: bytes) -> dict[str, Any]:
     except ValueError:
         return {}
     return value if isinstance(value, dict) else {}
+
+
+def _is_record(line: bytes) -> bool:
+    try:
+        _from_json(_object(line))
+    except (KeyError, TypeError, ValueError):
+        return False
+    return True
 
 
 def _short(value: Any) -> str:

@@ -181,11 +181,9 @@ def _essentials(preset: Preset) -> dict[str, Any]:
 def _fill(preset: Preset, source: Source, weights: Weights) -> LoadedModel:
     with torch.device("meta"):
         model = LoadedModel(preset, source)
-    state = {name: to_float32(tensor, name, weights.path) for name, tensor in weights.tensors.items()}
-    for name in model.state_dict():
-        if name.endswith(COUNTER):
-            counter = weights.tensors.get(name)
-            state[name] = torch.tensor(0 if counter is None or counter.numel() != 1 else int(counter))
+    own = model.state_dict()
+    state = {name: to_float32(weights.tensors[name], name, weights.path) for name in own if not name.endswith(COUNTER)}
+    state |= {name: torch.tensor(_count(weights.tensors.get(name))) for name in own if name.endswith(COUNTER)}
     require_finite(state, weights.path)
     model.load_state_dict(state, strict=True, assign=True)
     for parameter in model.parameters():
@@ -193,14 +191,26 @@ def _fill(preset: Preset, source: Source, weights: Weights) -> LoadedModel:
     return model
 
 
+def _count(counter: Tensor | None) -> int:
+    """The value of a step counter, which inference does not read; 0 where the file has none that is a number."""
+    if counter is None or counter.is_meta or counter.numel() != 1 or not bool(torch.isfinite(counter).all()):
+        return 0
+    return int(counter)
+
+
 def to_float32(tensor: Tensor, name: str, path: Path) -> Tensor:
     """A contiguous float32 copy of a weight; step counters pass unchanged.
 
     Raises:
-        CheckpointError: the tensor is not of a floating type.
+        CheckpointError: the tensor has no values, is sparse or not of a floating type.
     """
     if name.endswith(COUNTER):
         return tensor
+    if tensor.is_meta or tensor.layout is not torch.strided:
+        raise CheckpointError(
+            f"Checkpoint {path}: {name} is {'a tensor without values' if tensor.is_meta else 'sparse'}.",
+            hint="Save the dense weights themselves.",
+        )
     if not tensor.is_floating_point():
         raise CheckpointError(
             f"Checkpoint {path}: {name} is {tensor.dtype}; expected a floating type.",

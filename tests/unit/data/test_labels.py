@@ -7,7 +7,7 @@ import pytest
 from coco_folder import person
 from pycocotools import mask as coco_mask
 
-from hhrnet_deploy.data.labels import ignore_mask, joints, people, segmentation_mask
+from hhrnet_deploy.data.labels import ignore_mask, is_crowd, joints, people, segmentation_mask
 from hhrnet_deploy.errors import InputError
 
 WIDTH, HEIGHT = 20, 12
@@ -126,6 +126,10 @@ def test_regions_add_up():
     [
         [[1, 2, 3]],
         [[1, 2, 3, 4, 5, float("nan")]],
+        [[0, 0, 4e8, 0, 4e8, 4e8]],
+        [[0, 0, 1e300, 0, 1e300, 1e300]],
+        [[1e9, 1e9, 1e9, 1e9 + 1, 1e9 + 1, 1e9]],
+        [[0, 0, 9e5, 9e5] * 6],
         [["a", 2, 3, 4, 5, 6]],
         [3],
         "text",
@@ -152,3 +156,29 @@ def test_malformed_segmentations_are_refused(segmentation):
 def test_malformed_box_is_refused():
     with pytest.raises(InputError, match="needs 4 finite numbers as bbox"):
         segmentation_mask(unlabelled(segmentation=None, bbox=[1, 2, 3]), WIDTH, HEIGHT)
+
+
+def test_a_box_far_outside_is_refused():
+    with pytest.raises(InputError, match="far outside of any image"):
+        segmentation_mask(unlabelled(segmentation=None, bbox=[0, 0, 4e8, 4e8]), WIDTH, HEIGHT)
+
+
+@pytest.mark.parametrize(("value", "crowded"), [(None, False), (0, False), (1, True), (True, True)])
+def test_crowds_are_told(value, crowded):
+    assert is_crowd({"iscrowd": value}) is crowded
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [{"iscrowd": "no"}, {"num_keypoints": "x"}, {"num_keypoints": []}, {"num_keypoints": float("nan")}],
+)
+def test_odd_counts_and_flags_are_named(entry):
+    with pytest.raises(InputError, match=f"Annotation 3 has {next(iter(entry))}"):
+        ignore_mask([unlabelled() | {"id": 3} | entry], WIDTH, HEIGHT)
+
+
+def test_numbers_that_no_float_holds_are_refused():
+    entry = person(8, 1)
+    entry["keypoints"][4] = 10**400
+    with pytest.raises(InputError, match="51 finite numbers"):
+        joints([entry], 17)

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hhrnet_deploy.data import paste
+from hhrnet_deploy.data import paste, paste_set
+from hhrnet_deploy.data.images import read_image
 from hhrnet_deploy.data.labels import segmentation_mask
 from hhrnet_deploy.data.paste import Donor, cut_out, mirrored, paste_people, scaled
 from hhrnet_deploy.data.paste_set import make_paste_set
@@ -162,6 +163,25 @@ def test_a_set_is_written_with_everybody_in_it(tmp_path: Path) -> None:
     assert ids == list(range(1, len(ids) + 1))
     assert {note["image_id"] for note in one["annotations"]} <= {image["id"] for image in one["images"]}
     assert all(min(image["width"], image["height"]) == 200 for image in one["images"])
+
+
+def test_large_splits_are_drawn_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synthesize(tmp_path / "coco", 6, 3, split="train2017")
+    read: list[Path] = []
+
+    def counted(path: Path) -> Any:
+        read.append(path)
+        return read_image(path)
+
+    monkeypatch.setattr(paste_set, "read_image", counted)
+    monkeypatch.setattr(paste_set, "_MOST_PHOTOS", 4)
+    drawn = []
+    for name, seed in (("one", 1), ("two", 1), ("three", 2)):
+        make_paste_set(tmp_path / name, tmp_path / "coco", "train2017", 1, seed)
+        drawn.append(sorted(read))
+        read.clear()
+    assert [len(set(names)) for names in drawn] == [4, 4, 4]
+    assert drawn[0] == drawn[1] != drawn[2]
 
 
 def test_a_set_without_donors_says_what_is_missing(tmp_path: Path) -> None:

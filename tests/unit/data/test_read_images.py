@@ -87,6 +87,12 @@ def test_truncated_jpeg_is_refused(tmp_path, kept, progressive):
         read_image(write(tmp_path / "cut.jpg", data[: int(len(data) * kept)]))
 
 
+def test_a_photo_that_ends_in_erased_flash_is_refused_at_once(tmp_path):
+    data = encoded()
+    with pytest.raises(InputError, match="is truncated"):
+        read_image(write(tmp_path / "erased.jpg", data[: len(data) // 2] + b"\xff" * (1 << 20)))
+
+
 @pytest.mark.parametrize("progressive", [0, 1])
 def test_bytes_after_the_image_do_not_matter(tmp_path, progressive):
     data = encoded(PHOTO, ".jpg", cv2.IMWRITE_JPEG_PROGRESSIVE, progressive, cv2.IMWRITE_JPEG_RST_INTERVAL, 1)

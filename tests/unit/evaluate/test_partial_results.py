@@ -111,3 +111,12 @@ def test_two_runs_do_not_write_one_file(tmp_path: Path) -> None:
                 pass
         first.append(_record(1))
         assert [record.image_id for record in first.records()] == [0, 1]
+
+
+def test_a_line_that_is_no_record_is_dropped_with_those_after_it(tmp_path: Path) -> None:
+    path = tmp_path / "partial.jsonl"
+    _write(path, 3)
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([*lines[:2], '{"image_id": 2, "x": 1}', *lines[2:], ""]))
+    with PartialResults(path, RUN, resume=True) as partial:
+        assert [record.image_id for record in partial.records()] == [0]

@@ -18,7 +18,7 @@ from model_samples import TINY, TINY_PRESET, patterned_state
 from torch import Tensor
 
 from hhrnet_deploy.errors import CheckpointError
-from hhrnet_deploy.model.checkpoint import load_model
+from hhrnet_deploy.model.checkpoint import load_model, save_weights
 from hhrnet_deploy.model.formats import read_weights
 from hhrnet_deploy.model.network import HigherHRNet
 
@@ -216,6 +216,38 @@ def test_integer_and_broken_weights_are_refused(state: State, tmp_path: Path) ->
     torch.save({**state, "bn1.running_var": spoilt}, file)
     with pytest.raises(CheckpointError, match=r"NaN or infinite values in 1 of \d+ tensors \(bn1\.running_var\)"):
         load_model(TINY_PRESET, file)
+
+
+def test_counters_do_not_matter(state: State, tmp_path: Path) -> None:
+    file = tmp_path / "weights.pth"
+    odd = {"bn1.num_batches_tracked": torch.tensor(float("nan")), "foo.num_batches_tracked": torch.tensor(1)}
+    torch.save({**state, **odd}, file)
+    network = load_model(TINY_PRESET, file)
+    assert int(network.bn1.num_batches_tracked) == 0  # type: ignore[arg-type]
+    assert torch.equal(network.conv1.weight, state["conv1.weight"])
+
+
+@pytest.mark.parametrize(
+    ("odd", "said"),
+    [(torch.empty(4, 3, 3, 3, device="meta"), "without values"), (torch.zeros(4, 3, 3, 3).to_sparse(), "is sparse")],
+)
+def test_weights_that_are_no_plain_tensors_are_named(odd: Tensor, said: str, state: State, tmp_path: Path) -> None:
+    file = tmp_path / "weights.pth"
+    shape = state["conv1.weight"].shape
+    torch.save({**state, "conv1.weight": odd.new_empty(shape) if odd.is_meta else torch.zeros(shape).to_sparse()}, file)
+    with pytest.raises(CheckpointError, match=said):
+        load_model(TINY_PRESET, file)
+
+
+def test_a_name_that_leads_elsewhere_is_refused(state: State, tmp_path: Path) -> None:
+    file = tmp_path / "weights.safetensors"
+    save_weights(load_model(TINY_PRESET), file)
+    with safetensors.safe_open(file, "pt") as opened:
+        facts = json.loads(opened.metadata()["hhrnet"])
+    facts["preset"]["name"] = "../../escaped"
+    safetensors.torch.save_file(state, file, metadata={"hhrnet": json.dumps(facts)})
+    with pytest.raises(CheckpointError, match="metadata"):
+        load_model(None, file)
 
 
 def test_edited_metadata_is_refused(state: State, tmp_path: Path) -> None:
