@@ -67,15 +67,16 @@ def bench(
             max_long_side=max_long_side,
             decode=options.decode_settings(info, {"flip": flip}),
         )
+        options.tell_unused_settings(preset)
         photos = _photos(images)
         with console.progress("timing pairs", pairs) as advance:
             report = run_bench(contestants, photos, config, pairs=pairs, batches=sizes, advance=advance)
-    if plot is not None:
-        _plot(plot, report)
     if as_json:
         console.emit_json(report.as_document())
     else:
         _print(report)
+    if plot is not None:
+        _plot(plot, report)
 
 
 def _labels(models: list[str]) -> list[str]:

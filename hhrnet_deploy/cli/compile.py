@@ -95,6 +95,9 @@ def compile_(
             pairs=pairs,
             pictures=pictures,
             data_words=tuple(_words(data=data, split=split, skeleton=skeleton, limit=limit)),
+            engine_words=None
+            if spec is None
+            else tuple(_words(spec=spec, target=target, precision=wanted.precision, calibration=calibration)),
         ),
         note=console.info,
         progress=console.progress,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -110,15 +111,19 @@ def eval_(
     )
     if against is not None:
         _announce_size(against.runner.info, config.short_side)
+    options.tell_unused_settings(preset)
+    if as_json:
+        console.info(_settings(config))
     output, partial = _files(dataset, output)
-    _announce_partial(partial, resume)
+    if partial is not None:
+        _announce_partial(partial, resume)
     wanted = EvaluationOptions(decoder=decoder, limit=limit, batch=batch, partial=partial, resume=resume, output=output)
     total = min(len(dataset), limit or len(dataset))
     try:
         with console.progress("evaluating", total) as advance:
             report = evaluate(subject, dataset, reference=against, config=config, options=wanted, advance=advance)
     except KeyboardInterrupt:
-        if partial.is_file():
+        if partial is not None and partial.is_file():
             console.info(f"interrupted; the results so far are in {partial}: repeat the command with --resume")
         raise
     if as_json:
@@ -162,8 +167,11 @@ def _subject(checkpoint: str | None, engine: Path | None) -> str | Path:
     return newest.parent
 
 
-def _files(dataset: KeypointDataset, output: Path | None) -> tuple[Path | None, Path]:
-    """The results file, if one is wanted or all there is to get, and the partial results beside it."""
+def _files(dataset: KeypointDataset, output: Path | None) -> tuple[Path | None, Path | None]:
+    """The results file, if one is wanted or all there is to get, and the partial results beside it.
+
+    Where no file is wanted and this folder takes none, there are no partial results.
+    """
     from hhrnet_deploy.evaluate.results import results_name
     from hhrnet_deploy.evaluate.run import partial_path
 
@@ -172,6 +180,9 @@ def _files(dataset: KeypointDataset, output: Path | None) -> tuple[Path | None, 
         output = output / name
     if output is None and not dataset.has_annotations:
         output = Path(name)
+    if output is None and not os.access(Path.cwd(), os.W_OK):
+        console.info("this folder cannot be written: an interruption cannot be resumed")
+        return None, None
     return output, partial_path(output or Path(name))
 
 

@@ -144,7 +144,7 @@ def _decode(kind: str, given: dict[str, Any]) -> DecodeConfig | None:
     if typed is not None:
         raise InputError(
             f"--{typed.replace('_', '-')} is fixed in a graph that decodes; this one returns heads.",
-            hint="Add --decode plugin, or give the setting to hhrnet predict and hhrnet eval.",
+            hint="Add --decode plugin, or give the setting to hhrnet eval.",
         )
     return None
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from pydantic import ValidationError
 
+from hhrnet_deploy.cli import console
 from hhrnet_deploy.config import DecodeConfig, InferenceConfig
 from hhrnet_deploy.errors import InputError
 
@@ -59,6 +60,21 @@ def decode_settings(info: RunnerInfo, given: dict[str, Any]) -> dict[str, Any]:
     """What was typed, over what an engine that decodes itself was built with."""
     built_in = {} if info.decode is None else dict(info.decode)
     return built_in | {name: value for name, value in given.items() if value is not None}
+
+
+def tell_unused_settings(preset: str | None) -> None:
+    """Name what an experiment file's TEST section asks for beyond the published settings; options decide, not it."""
+    from hhrnet_deploy.model.presets import find_preset
+
+    asked = None if preset is None else find_preset(preset).settings
+    if asked is None:
+        return
+    changed = asked.decode.model_dump(exclude_defaults=True)
+    words = [f"{name} {value}" for name, value in changed.items()]
+    if asked.scales != (1.0,):
+        words.append(f"scales {', '.join(f'{scale:g}' for scale in asked.scales)}")
+    if words:
+        console.info(f"TEST in {preset} asks for {'; '.join(words)}: not used; the options of this command decide")
 
 
 def decode_config(given: dict[str, Any]) -> DecodeConfig:

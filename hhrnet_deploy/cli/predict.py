@@ -94,6 +94,7 @@ def predict(
         max_long_side=max_long_side,
         decode=options.decode_settings(runner.info, {"flip": flip, "detection_threshold": detection_threshold}),
     )
+    options.tell_unused_settings(preset)
     keep = PeopleFilter(min_score, max_people, suppress_duplicates)
     run: _Run | None = None
     interrupted: KeyboardInterrupt | None = None

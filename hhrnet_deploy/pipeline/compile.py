@@ -59,6 +59,8 @@ class CompileOptions:
         pairs: timed pairs of engine and reference; 0 leaves the timing out.
         pictures: how many photos the report shows, those that differ most.
         data_words: the command-line options that open the data; default its folder and split.
+        engine_words: the command-line options of ``hhrnet compile`` that choose the engine; default target, precision
+            and calibration.
     """
 
     spec: EngineSpec
@@ -69,6 +71,7 @@ class CompileOptions:
     pairs: int = 10
     pictures: int = 6
     data_words: tuple[str, ...] | None = None
+    engine_words: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -351,15 +354,10 @@ class _Compilation:
         """How to make all of it again, in one command and step by step."""
         options, spec, root = self.options, self.options.spec, self.stages.root
         preset = ["--preset", options.preset] if options.preset else []
-        kind = [
-            "--target",
-            spec.target,
-            "--precision",
-            spec.precision or "fp32",
-            *quantization_words(spec),
-            *spec.tensorrt.words(),
-        ]
-        shapes = [*(["--size", spec.size] if spec.size else []), *(["--flip"] if spec.flip else [])]
+        basic = ["--target", spec.target, "--precision", spec.precision or "fp32"]
+        kind = [*basic, *quantization_words(spec), *spec.tensorrt.words()]
+        calibration = [] if spec.calibration is None else ["--calibration", spec.calibration]
+        engine = [*basic, *calibration] if options.engine_words is None else options.engine_words
         folder = ["--data", str(self.data.root), "--split", self.data.split]
         data = folder if options.data_words is None else list(options.data_words)
         flip = [] if options.flip else ["--no-flip"]
@@ -367,10 +365,18 @@ class _Compilation:
         budget = gate and spec.precision == "int8"
         checkpoint, bundle = str(self.checkpoint), str(root / ENGINE)
         lines = [
-            ["compile", checkpoint, *preset, *kind, *data, *gate, *flip, "-o", str(root)],
-            ["export", checkpoint, *preset, *shapes, "-o", str(root / HEADS)],
+            ["compile", checkpoint, *preset, *engine, *data, *gate, *flip, "-o", str(root)],
+            ["export", checkpoint, *preset, *_export_words(spec), "-o", str(root / HEADS)],
             ["build", str(root / HEADS), *kind, *([*folder, *gate] if budget else []), "-o", bundle],
             ["eval", "--engine", bundle, "--reference", checkpoint, *preset, *data, *flip, *gate],
             ["bench", bundle, checkpoint, *preset, "--images", str(self.data.image_folder), *flip],
         ]
         return [shlex.join(["hhrnet", *words]) for words in lines]
+
+
+def _export_words(spec: EngineSpec) -> list[str]:
+    """The options of ``hhrnet export`` for the shapes of a spec."""
+    words = [] if spec.size is None else ["--size", spec.size]
+    words += [] if spec.batch is None else ["--batch", str(spec.batch)]
+    words += ["--flip"] if spec.flip else []
+    return words if spec.input == "uint8" else [*words, "--input", spec.input]

@@ -99,8 +99,9 @@ def _compiler(name: str) -> str | None:
     text = _output_of([name, "--version"])
     if text is None:
         return None
-    found = re.findall(r"\b\d+(?:\.\d+)+\b", text)
-    return found[-1] if name == "nvcc" and found else (found[0] if found else "unknown")
+    # nvcc's last line says "Build cuda_13.0.r13.0/...", the line before "release 13.0, V13.0.88".
+    found = re.search(r"\bV(\d+(?:\.\d+)+)" if name == "nvcc" else r"\b(\d+(?:\.\d+)+)\b", text)
+    return found[1] if found else "unknown"
 
 
 def _gpus() -> list[Gpu]:

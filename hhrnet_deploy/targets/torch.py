@@ -21,7 +21,8 @@ class TorchRunner(Runner):
     """A network in PyTorch, float32; on a GPU without TF32, which would cost three digits.
 
     Args:
-        network: float32 (N, 3, H, W) normalised to (coarse, fine); eval mode and device last while the runner is open.
+        network: float32 (N, 3, H, W) normalised to (coarse, fine); eval mode, device and memory format last while the
+            runner is open.
         preset: what the network is.
         name: what reports call it.
         device: a torch device; default ``cuda`` where there is one, else ``cpu``.
@@ -45,12 +46,16 @@ class TorchRunner(Runner):
         self._network = network
         self._wanted = device
         self._device: torch.device | None = None
-        self._before: tuple[torch.device, bool] | None = None
+        self._before: tuple[torch.device, bool, torch.memory_format] | None = None
 
     def _open(self) -> None:
         import torch
 
-        self._before = next(self._network.parameters()).device, self._network.training
+        first = next(parameter for parameter in self._network.parameters() if parameter.ndim == 4)
+        # A 1x1 kernel is both; the first convolution's is larger.
+        last = first.is_contiguous(memory_format=torch.channels_last) and not first.is_contiguous()
+        before = torch.channels_last if last else torch.contiguous_format
+        self._before = first.device, self._network.training, before
         self._device = torch.device(self._wanted or ("cuda" if torch.cuda.is_available() else "cpu"))
         self._network.to(self._device).eval()
         # channels_last runs the convolutions a fifth faster on CPUs.
@@ -58,8 +63,9 @@ class TorchRunner(Runner):
 
     def _close(self) -> None:
         if self._before is not None:
-            device, training = self._before
+            device, training, memory_format = self._before
             self._network.to(device).train(training)
+            self._network.to(memory_format=memory_format)  # type: ignore[call-overload]
         self._before = self._device = None
 
     def _run(self, images: Images) -> Heads:

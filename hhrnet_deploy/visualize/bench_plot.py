@@ -38,4 +38,4 @@ def plot_stages(path: Path, stages: Sequence[str], rows: Mapping[str, Sequence[f
     axes.legend(loc="lower right", frameon=False, ncols=len(stages))
     axes.spines[["top", "right"]].set_visible(False)
     with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=120)
+        figure.savefig(temporary, dpi=120, format="png")

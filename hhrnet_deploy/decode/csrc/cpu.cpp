@@ -5,6 +5,7 @@
 #include <memory>
 #include <mutex>
 #include <stdexcept>
+#include <system_error>
 #include <thread>
 
 namespace hhrnet {
@@ -112,7 +113,13 @@ std::vector<FoundPeople> decode_batch(const Decoder& decoder, const std::vector<
     };
     std::vector<std::thread> helpers;
     const size_t wanted = std::min(images.size(), size_t(threads < 1 ? 1 : threads));
-    for (size_t i = 1; i < wanted; ++i) helpers.emplace_back(work);
+    for (size_t i = 1; i < wanted; ++i) {
+        try {
+            helpers.emplace_back(work);
+        } catch (const std::system_error&) {
+            break;  // no more threads to be had: those that run do the rest
+        }
+    }
     work();
     for (std::thread& helper : helpers) helper.join();
     if (failure) std::rethrow_exception(failure);

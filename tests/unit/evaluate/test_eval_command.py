@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from photo_world import KnowingRunner, World
 
 from hhrnet_deploy.cli import app
+from hhrnet_deploy.model.presets import find_preset
 from hhrnet_deploy.people import People
 
 Run = Callable[..., tuple[int, str, str]]
@@ -198,3 +200,25 @@ def test_wrong_settings_are_errors_with_a_reason(run: Run, arguments: tuple[str,
     code, out, err = run("--checkpoint", "default", "--data", "data", *arguments)
     assert (code, out) == (1, "")
     assert expected in err
+
+
+def test_a_folder_that_cannot_be_written_is_no_obstacle(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.access", lambda path, mode, **_: mode != os.W_OK)
+    before = sorted(tmp_path.iterdir())
+    code, _, err = run("--checkpoint", "interrupt", "--data", "data", "--json")
+    assert code == 130
+    assert "cannot be resumed" in err
+    assert "short side" in err
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_settings_of_an_experiment_file_that_are_not_used_are_named(run: Run, tmp_path: Path) -> None:
+    config = find_preset("w32_512").official_config()
+    config["TEST"] |= {"FLIP_TEST": False, "DETECTION_THRESHOLD": 0.35, "SCALE_FACTOR": [0.5, 1, 2]}
+    (tmp_path / "mine of us.yaml").write_text(yaml.safe_dump(config))
+    _, _, err = run("--checkpoint", "default", "--preset", "mine of us.yaml", "--data", "data")
+    assert "TEST in mine of us.yaml asks for" in err
+    for asked in ("flip False", "detection_threshold 0.35", "scales 0.5, 1, 2"):
+        assert asked in err

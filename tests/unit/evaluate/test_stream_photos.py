@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from photo_world import SHORT_SIDE, KnowingRunner, World, color_of
@@ -140,6 +141,34 @@ def test_an_error_of_the_engine_names_the_photos_of_its_batch() -> None:
     assert answered == [0, 1, 2, 3]
     assert isinstance(error, HHRNetError)
     assert error.fact == "Photo 4: returned NaN"
+
+
+def test_an_error_of_the_engine_names_files_by_their_paths(tmp_path: Path) -> None:
+    def fail(number: int, people: Any) -> Any:
+        raise HHRNetError("returned NaN")
+
+    path = tmp_path / "some.png"
+    cv2.imwrite(str(path), np.ascontiguousarray(_photo(World(1), 0)[:, :, ::-1]))
+    with KnowingRunner(World(1), change=fail) as runner:
+        _, error = _answered(predict_photos(runner, [(0, path)], CONFIG))
+    assert str(error) == f"Photo {path}: returned NaN"
+
+
+def test_photos_given_as_arrays_count_towards_the_window(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(60)
+    monkeypatch.setattr("hhrnet_deploy.targets.photos._WINDOW_BYTES", 2 * _photo(world, 0).nbytes)
+    drawn = []
+
+    def photos() -> Any:
+        for number in range(60):
+            drawn.append(number)
+            yield number, _photo(world, 0)
+
+    with KnowingRunner(world) as runner:
+        stream = stream_photos(runner, photos(), CONFIG, batch=16, workers=1)
+        next(stream)
+        assert len(drawn) <= 10
+        stream.close()
 
 
 def test_an_error_of_the_source_comes_after_the_photos_before_it() -> None:

@@ -103,7 +103,7 @@ def test_models_for_other_input_sizes_are_refused_unless_one_is_chosen(
 
 
 def test_the_command_prints_a_document_and_a_plot(tiny_checkpoint: Path, photos: list[Path], tmp_path: Path) -> None:
-    plot = tmp_path / "bench.png"
+    plot = tmp_path / "bench"
     words = ["bench", str(tiny_checkpoint), "--against", "official-style,onnxruntime", "--checkpoint"]
     words += [str(tiny_checkpoint), "--images", str(photos[0].parent), "--pairs", "2", "--no-flip"]
     done = CliRunner().invoke(app, [*words, "--plot", str(plot), "--json"])

@@ -141,6 +141,18 @@ def test_the_command_prints_one_document(tiny_checkpoint: Path, tmp_path: Path) 
     assert f"--data {data} --limit 2 --max-ap-drop 0.5 --no-flip -o {tmp_path / 'out'}" in commands[0]
 
 
+def test_the_report_names_the_spec_it_was_made_with(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    data, spec = write_coco(tmp_path / "data", 1), tmp_path / "mine.yaml"
+    spec.write_text("target: onnxruntime\nprecision: fp32\nsize: 64x128\nbatch: 1\ninput: float\n")
+    words = ["compile", str(tiny_checkpoint), "--spec", str(spec), "--data", str(data), "--pairs", "0", "--no-flip"]
+    done = CliRunner().invoke(app, [*words, "-o", str(tmp_path / "out"), "--json"])
+    assert done.exit_code == 0, done.output
+    commands = _pre(json.loads(done.stdout)["report"]).splitlines()
+    assert f"--spec {spec} --precision fp32 --data" in commands[0]
+    assert "--target" not in commands[0]
+    assert "--size 64x128 --batch 1 --input float" in commands[1]
+
+
 def test_an_undefined_drop_fails_the_gate_after_the_report(tiny_checkpoint: Path, tmp_path: Path) -> None:
     data = write_coco(tmp_path / "data", 1)
     annotations = data / "annotations" / "person_keypoints_val2017.json"

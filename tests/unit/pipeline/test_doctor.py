@@ -57,3 +57,10 @@ def test_json_is_one_document() -> None:
     document = json.loads(done.stdout)
     assert document["packages"]["numpy"]
     assert {"python", "gpus", "abilities", "compilers"} <= set(document)
+
+
+def test_the_version_of_nvcc_is_read_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "Cuda compilation tools, release 13.0, V13.0.88\nBuild cuda_13.0.r13.0/compiler.36424714_0"
+    _fake_tool(tmp_path, "nvcc", text)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    assert diagnose().compilers["nvcc"] == "13.0.88"

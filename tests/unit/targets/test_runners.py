@@ -278,13 +278,20 @@ def test_pytorch_runs_exact_convolutions_with_cudnn_on() -> None:
     assert flags() == before
 
 
-def test_the_torch_runner_restores_training_mode(tiny_model: Any) -> None:
+def test_the_torch_runner_restores_training_mode_and_memory_format(tiny_model: Any) -> None:
     import copy
+
+    import torch
 
     network = copy.deepcopy(tiny_model).train()
     with TorchRunner(network, tiny_model.preset):
         assert not network.training
     assert network.training
+    assert network.conv1.weight.is_contiguous()
+    network.to(memory_format=torch.channels_last)
+    with TorchRunner(network, tiny_model.preset):
+        pass
+    assert network.conv1.weight.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_open_model_finds_out_what_it_was_given(
