@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from hhrnet_deploy.data.annotation_file import AnnotationFile, read_annotation_file
 from hhrnet_deploy.data.check_annotations import AnnotationRules, Size, is_finite, is_whole
-from hhrnet_deploy.data.coco import choose_skeleton, keypoint_category, safe_name
+from hhrnet_deploy.data.coco import choose_skeleton, keypoint_category, other_categories, safe_name
 from hhrnet_deploy.data.crowdpose import image_id_of
 from hhrnet_deploy.data.findings import Finding, Findings, Problem
 from hhrnet_deploy.data.images import read_image
@@ -209,8 +209,11 @@ def _check_annotations(
     listed = [category.get("id") for category in file.categories or [] if isinstance(category, dict)]
     categories = frozenset(identity for identity in listed if is_whole(identity))
     rules = AnnotationRules(layout.kind, skeleton, sizes, categories, findings)
+    others = set() if skeleton is None else other_categories(file)
     for number, annotation in enumerate(file.annotations()):
-        rules.check(annotation, number)
+        category = annotation.get("category_id") if isinstance(annotation, dict) else None
+        if not (is_whole(category) and category in others):
+            rules.check(annotation, number)
     if file.has_annotations and not rules.people:
         findings.add(Problem.NOBODY, str(file.path))
     elif not file.has_annotations and not file.path.name.startswith("image_info_"):

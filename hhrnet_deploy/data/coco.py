@@ -54,7 +54,8 @@ class _Images:
 class KeypointDataset(Sequence[Sample]):
     """One split of a data set, in the order of its annotation file.
 
-    Annotations are parsed when a sample is asked for; only the file's text stays in memory.
+    Annotations of other listed categories (animals, things) are left out. The others are parsed when a sample is asked
+    for; only the file's text stays in memory.
 
     Attributes:
         layout: where its files are; ``root``, ``split``, ``kind``, ``annotation_file`` and ``image_folder`` are its.
@@ -66,20 +67,26 @@ class KeypointDataset(Sequence[Sample]):
     def __init__(self, layout: Layout, skeleton: Skeleton | str | Path | None = None) -> None:
         self.layout = layout
         owners: array[int] = array("q")
-        lengths: set[int] = set()
+        categories: array[int] = array("q")
+        lengths: dict[int, set[int]] = {}
 
         def visit(annotation: Any) -> None:
             owners.append(_owner(annotation, len(owners), layout.annotation_file))
-            lengths.add(_keypoint_count(annotation))
+            category = annotation.get("category_id")
+            categories.append(category if _is_number(category) else _NO_CATEGORY)
+            lengths.setdefault(categories[-1], set()).add(_keypoint_count(annotation))
 
         self._file = read_annotation_file(layout.annotation_file, visit)
         self.has_annotations = self._file.has_annotations
         category = keypoint_category(self._file)
         self.category_id = category.get("id", 1)
         self.skeleton = choose_skeleton(layout, category, skeleton)
-        _require_lengths(lengths, self.skeleton, layout.annotation_file)
+        others = other_categories(self._file)
+        counts = [counts for category, counts in lengths.items() if category not in others]
+        _require_lengths(set().union(*counts), self.skeleton, layout.annotation_file)
         self._images = _read_images(self._file, layout)
-        self._order, self._first = _group(owners, self._images.json_ids)
+        foreign = np.isin(np.frombuffer(categories, np.int64), sorted(others)) if others else None
+        self._order, self._first = _group(owners, self._images.json_ids, foreign)
         self._selected = np.arange(len(self._images.ids))
 
     @property
@@ -190,6 +197,9 @@ def _is_number(value: Any) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool) and -_INT64 <= value < _INT64
 
 
+_NO_CATEGORY = -_INT64
+
+
 def _owner(annotation: Any, number: int, path: Path) -> int:
     image_id = annotation.get("image_id") if isinstance(annotation, dict) else None
     if not _is_number(image_id):
@@ -227,6 +237,12 @@ def keypoint_category(file: AnnotationFile) -> JsonObject:
     if "id" in chosen and not _is_number(chosen["id"]):
         raise InputError(f"A category in {file.path} has no whole number as id.", hint=labels.CHECK_HINT)
     return chosen
+
+
+def other_categories(file: AnnotationFile) -> set[int]:
+    """The ids of the listed categories that are not `keypoint_category`."""
+    ids = (category.get("id") for category in file.categories or [] if isinstance(category, dict))
+    return {identity for identity in ids if _is_number(identity)} - {keypoint_category(file).get("id", 1)}
 
 
 def choose_skeleton(layout: Layout, category: JsonObject, given: Skeleton | str | Path | None) -> Skeleton:
@@ -299,10 +315,14 @@ def safe_name(name: Any, where: str) -> str:
     return name
 
 
-def _group(owners: array[int], image_ids: list[int]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Annotation numbers ordered by image, and where each image's begin; those of unknown images are left out."""
+def _group(
+    owners: array[int], image_ids: list[int], left_out: npt.NDArray[np.bool_] | None
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Annotation numbers ordered by image, and where each image's begin; without those ``left_out``, or of no image."""
     number_of = {image_id: number for number, image_id in enumerate(image_ids)}
     numbers = np.fromiter((number_of.get(owner, -1) for owner in owners), np.int64, len(owners))
+    if left_out is not None:
+        numbers[left_out] = -1
     order = np.argsort(numbers, kind="stable")
     first = np.searchsorted(numbers[order], np.arange(len(image_ids) + 1))
     return order, first.astype(np.int64)

@@ -152,9 +152,10 @@ def run_bench(
         advance: called with (pairs done, remark).
 
     Raises:
-        InputError: no photo, two contestants of one name, or a fixed-size engine that cannot take the same inputs.
+        InputError: no photo, two contestants of one name, a fixed-size engine that cannot take the same inputs, or one
+            that takes smaller batches.
     """
-    _check(contestants, photos)
+    _check(contestants, photos, max(batches))
     trial = _Trial(photos, config, pairs, batches)
     memory = [_peak_memory(contestant, photos[0], config) for contestant in contestants]
     with ExitStack() as stack:
@@ -165,12 +166,15 @@ def run_bench(
     return BenchReport(len(photos), pairs, sizes, config.decode.flip, config.scales, rows)
 
 
-def _check(contestants: Sequence[Contestant], photos: Sequence[Path]) -> None:
+def _check(contestants: Sequence[Contestant], photos: Sequence[Path], batch: int) -> None:
     if not photos:
         raise InputError("There is no photo to time on.")
     labels = [contestant.label for contestant in contestants]
     if len(set(labels)) != len(labels):
         raise InputError(f"Two contestants have one name: {', '.join(labels)}.")
+    for info in (contestant.runner().info for contestant in contestants):
+        if info.max_batch is not None and batch > info.max_batch:
+            raise InputError(f"{info.name} takes at most {info.max_batch} images at once, --batches asks for {batch}.")
 
 
 def _check_same_inputs(runners: Sequence[Runner], trial: _Trial) -> list[tuple[int, int]]:

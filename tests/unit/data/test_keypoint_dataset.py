@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from coco_folder import coco_folder, crowdpose_document, document, image, person, sound_folder, write_json, write_photo
 
+from hhrnet_deploy.data.check import check_dataset
 from hhrnet_deploy.data.coco import open_dataset
 from hhrnet_deploy.errors import InputError
 from hhrnet_deploy.skeletons import COCO, CROWDPOSE
@@ -217,6 +218,18 @@ def test_broken_annotations_are_named(tmp_path, annotation, message):
 def test_crowds_need_no_keypoints(tmp_path):
     root = coco_folder(tmp_path, document([image(7)], [person(1, 7, iscrowd=1, keypoints=None)]))
     assert len(open_dataset(root)[0].annotations) == 1
+
+
+def test_other_categories_are_left_out(tmp_path):
+    dog = {"id": 9, "image_id": 5, "category_id": 18, "bbox": [1, 2, 3, 4], "area": 12, "iscrowd": 0}
+    mixed = document([image(5)], [person(1, 5), dog, person(2, 5)])
+    mixed["categories"] = [{"id": 18, "name": "dog"}, *mixed["categories"]]
+    write_json(tmp_path / "annotations/person_keypoints_val2017.json", mixed)
+    (tmp_path / "images/val2017").mkdir(parents=True)
+    dataset = open_dataset(tmp_path)
+    assert [annotation["id"] for annotation in dataset[0].annotations] == [1, 2]
+    write_photo(tmp_path / "images/val2017/000000000005.jpg")
+    assert check_dataset(tmp_path).all_findings == []
 
 
 def test_annotations_of_unknown_images_are_left_out(tmp_path):

@@ -83,6 +83,8 @@ def test_what_cannot_be_compared_is_refused(tiny_onnx: Path, tiny_onnx_fixed: Pa
         run_bench([one, one], photos, CONFIG)
     with pytest.raises(InputError, match="96x64"):
         run_bench([one, Contestant("fixed", tiny_onnx_fixed)], photos, CONFIG)
+    with pytest.raises(InputError, match="at most 2 images at once, --batches asks for 4"):
+        run_bench([one, Contestant("fixed", tiny_onnx_fixed)], photos, CONFIG, batches=[1, 4])
 
 
 def test_models_for_other_input_sizes_are_refused_unless_one_is_chosen(
