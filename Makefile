@@ -35,7 +35,7 @@ lint: $(VENV)/.dev
 	$(BIN)/clang-format --dry-run --Werror $$(git ls-files '*.h' '*.cpp' '*.cu')
 
 $(VENV)/bin/python:
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
 # One build per change: what installs more also counts as what installs less.
 $(VENV)/.installed: $(BIN)/python $(SOURCES)

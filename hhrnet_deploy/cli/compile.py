@@ -22,7 +22,9 @@ def compile_(
     precision: Annotated[
         Literal["fp32", "bf16", "fp16", "int8"] | None, typer.Option(help="Default int8, or the spec's.")
     ] = None,
-    target: Annotated[str | None, typer.Option(help="Library the engine is for; default openvino.")] = None,
+    target: Annotated[
+        str | None, typer.Option(help="Library the engine is for; default tensorrt with a card, else openvino.")
+    ] = None,
     data: Annotated[
         Path | None, typer.Option(help="COCO or CrowdPose folder; default a fixed synthetic set of 64 images.")
     ] = None,

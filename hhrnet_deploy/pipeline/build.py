@@ -126,8 +126,9 @@ def build_engine(
         target.check_graph(given)
         graph = heads_graph(given, Path(scratch))
         precision = _precision(graph, wanted)
-        typed, quantization = typed_for(graph, precision, wanted, Path(scratch), note=note, bar=bar, budget=budget)
         folder = Path(output) if output is not None else _default_output(graph, target, precision)
+        check_replaceable(folder)
+        typed, quantization = typed_for(graph, precision, wanted, Path(scratch), note=note, bar=bar, budget=budget)
         rebuild = _rebuild_command(model, folder, wanted, precision, preset, budget=budget)
         with _reporting(bar, target) as report:
             settings = BuildSettings(tensorrt=wanted.tensorrt, report=report)

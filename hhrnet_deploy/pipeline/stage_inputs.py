@@ -41,8 +41,10 @@ def calibration_identity(spec: EngineSpec) -> str | None:
         return None
     from hhrnet_deploy.quantize.calibration_set import DEFAULT_SET, open_calibration
 
-    if spec.ranges is not None:
-        return f"{sha256_of(spec.ranges)} {spec.calibration}"
+    if spec.ranges is not None and spec.calibration is None:
+        if not spec.ranges.is_file():
+            raise InputError(f"There is no calibration file {spec.ranges}.", hint="Make it with hhrnet calibrate.")
+        return sha256_of(spec.ranges)
     return open_calibration(spec.calibration or DEFAULT_SET).digest
 
 

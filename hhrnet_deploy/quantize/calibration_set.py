@@ -67,7 +67,11 @@ class CalibrationSet:
         for image in self.images[start:]:
             pixels = _read(image)
             height, width = pixels.shape[:2]
-            yield Warp.plan(width, height, short_side).apply(pixels)[None]
+            try:
+                warp = Warp.plan(width, height, short_side)
+            except InputError as error:
+                raise InputError(f"{image.path}: {error.fact}", hint="Leave it out of the set.") from error
+            yield warp.apply(pixels)[None]
 
 
 def open_calibration(text: str = DEFAULT_SET, *, progress: Progress | None = None) -> CalibrationSet:
@@ -81,12 +85,14 @@ def open_calibration(text: str = DEFAULT_SET, *, progress: Progress | None = Non
     """
     if text.startswith("coco:"):
         return _from_dataset(text.removeprefix("coco:"))
-    if Path(text.partition(":")[0]).is_dir():
+    if any(Path(folder).is_dir() for folder in (text, text.partition(":")[0], text.rpartition(":")[0]) if folder):
         return _from_folder(*_with_count(text))
     path, _, root = text.partition(":")
     manifest_path = _manifest_path(path)
     manifest = read_manifest(manifest_path)
     if isinstance(manifest, SyntheticManifest):
+        if root:
+            raise InputError(f"{path} names its images itself; {root!r} after it means nothing.", hint=_SYNTAX)
         return _from_synthetic(manifest, manifest_path, progress)
     return _from_manifest(manifest, root, text)
 

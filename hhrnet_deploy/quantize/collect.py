@@ -12,6 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -86,17 +87,18 @@ def calibrate(
     )
     file = path or cached_path(header)
     statistics = _begun(header, file, in_cache=path is None)
+    keep = partial(statistics.save if path is not None else statistics.cache, file)
     first = statistics.header.done
     tell = progress or (lambda *_: None)
     preparing = min(PREPARING, len(calibration))
     if statistics.header.prepared < preparing:
         images = calibration.warped(short_side, start=statistics.header.prepared)
         missing = islice(images, preparing - statistics.header.prepared)
-        _run(_Observer(topology, float_input, threads).prepare, statistics, missing, file, tell)
+        _run(_Observer(topology, float_input, threads).prepare, statistics, missing, keep, tell)
     equal = equalized(topology, statistics.maxima)
     if not statistics.header.complete:
         images = calibration.warped(short_side, start=first)
-        _run(_Observer(equal, float_input, threads).observe, statistics, images, file, tell)
+        _run(_Observer(equal, float_input, threads).observe, statistics, images, keep, tell)
     return Calibration(equal, statistics, file, first)
 
 
@@ -123,7 +125,7 @@ def _run(
     observe: Callable[[npt.NDArray[np.uint8], Statistics], str],
     statistics: Statistics,
     images: Iterable[npt.NDArray[np.uint8]],
-    file: Path,
+    keep: Callable[[], None],
     progress: Done,
 ) -> None:
     saved = time.monotonic()
@@ -134,9 +136,9 @@ def _run(
         statistics.header = header.model_copy(update={counter: getattr(header, counter) + 1})
         progress(statistics.header.prepared + statistics.header.done, f"{pixels.shape[2]}x{pixels.shape[1]}")
         if time.monotonic() - saved > _SAVE_SECONDS:
-            statistics.save(file)
+            keep()
             saved = time.monotonic()
-    statistics.save(file)
+    keep()
 
 
 def _pieces(pixels: npt.NDArray[np.uint8]) -> list[npt.NDArray[np.uint8]]:

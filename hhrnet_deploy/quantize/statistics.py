@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +19,7 @@ from hhrnet_deploy.errors import InputError
 from hhrnet_deploy.files import replacing
 from hhrnet_deploy.quantize.histogram import BINS, Histogram, Method, threshold
 
+_log = logging.getLogger(__name__)
 _AGAIN = "Measure again: hhrnet calibrate MODEL --calibration SET"
 
 
@@ -88,9 +90,10 @@ class Statistics:
         """Write atomically; equal figures make equal bytes."""
         names = sorted(self.tensors)
         found = [self.tensors[name] for name in names]
-        with replacing(path) as temporary:
+        # By handle: np.savez adds .npz to other names.
+        with replacing(path) as temporary, temporary.open("wb") as stream:
             np.savez(
-                temporary,
+                stream,
                 header=np.array(self.header.model_dump_json()),
                 names=np.array(json.dumps(names)),
                 low=np.array([item.low for item in found], np.float64),
@@ -100,6 +103,13 @@ class Statistics:
                 channels=np.array(json.dumps({name: len(self.maxima[name]) for name in sorted(self.maxima)})),
                 maxima=np.concatenate([[], *(self.maxima[name] for name in sorted(self.maxima))]).astype(np.float32),
             )
+
+    def cache(self, path: Path) -> None:
+        """`save`, where the file only spares measuring again: one that cannot be written is no error."""
+        try:
+            self.save(path)
+        except OSError as error:
+            _log.warning("The calibration is not kept for the next time: %s (%s).", error.strerror or error, path)
 
     @classmethod
     def load(cls, path: Path) -> Statistics:
@@ -113,7 +123,8 @@ class Statistics:
         try:
             with np.load(path, allow_pickle=False) as archive:
                 return cls._from_arrays({name: archive[name] for name in archive.files})
-        except (OSError, EOFError, ValueError, KeyError, BadZipFile, ValidationError) as error:
+        # TypeError: an array alone (.npy) is no archive.
+        except (OSError, EOFError, ValueError, KeyError, TypeError, BadZipFile, ValidationError) as error:
             raise InputError(f"{path} is no calibration file of this version: {error}.", hint=_AGAIN) from error
 
     @classmethod

@@ -82,7 +82,10 @@ def read_cost(path: Path, size: tuple[int, int]) -> tuple[GraphCost, tuple[NodeC
     except Exception as error:  # protobuf's and ONNX's own classes share no base with a name.
         raise InputError(f"{path} is not a readable ONNX file: {error}.") from error
     height, width = _fix_input(model, size)
-    shapes = _shapes(onnx.shape_inference.infer_shapes(model, data_prop=True).graph)
+    try:
+        shapes = _shapes(onnx.shape_inference.infer_shapes(model, data_prop=True).graph)
+    except onnx.shape_inference.InferenceError as error:
+        raise InputError(f"The shapes of {path} cannot be told: {error}.") from error
     graph = model.graph
     constants = {tensor.name: tensor for tensor in graph.initializer}
     makers = {name: node for node in graph.node for name in node.output}

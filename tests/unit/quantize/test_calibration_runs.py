@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import onnx
 import pytest
@@ -183,6 +184,7 @@ def test_a_manifest_finds_the_same_images_and_notices_others(photos: Path, tmp_p
         ("{photos}:9", "holds 5 images, 9 were asked for"),
         ("{photos}:none", "number of images after the last colon"),
         ("{photos}:0", "number of images after the last colon"),
+        ("synthetic_calibration_128:16", "'16' after it means nothing"),
     ],
 )
 def test_sets_that_cannot_be_read_say_why(photos: Path, text: str, message: str) -> None:
@@ -209,3 +211,38 @@ def test_a_damaged_file_in_the_cache_is_measured_anew(
     found = calibrate(tiny, open_calibration(f"{photos}:1"), 64, float_input=False, threads=1)
     assert found.path == path
     assert Statistics.load(path).header.complete
+
+
+def test_figures_go_to_a_file_of_any_name(tiny: Topology, photos: Path, tmp_path: Path) -> None:
+    measure(tiny, photos, tmp_path / "ranges")
+    assert [path.name for path in tmp_path.iterdir()] == ["ranges"]
+    assert Statistics.load(tmp_path / "ranges").header.complete
+
+
+def test_an_array_is_no_calibration_file(tmp_path: Path) -> None:
+    np.save(tmp_path / "ranges.npy", np.zeros(3))
+    with pytest.raises(InputError, match="no calibration file of this version"):
+        Statistics.load(tmp_path / "ranges.npy")
+
+
+def test_a_cache_that_cannot_be_written_costs_only_the_next_time(
+    tiny: Topology, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setattr("hhrnet_deploy.quantize.collect.cached_path", lambda header: tmp_path / "file" / "ranges.npz")
+    found = calibrate(tiny, open_calibration(f"{photos}:1"), 64, float_input=False, threads=1)
+    assert found.statistics.header.complete
+    assert "is not kept for the next time" in caplog.text
+
+
+def test_a_folder_with_a_colon_in_its_name_is_a_folder(photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "photos:2024").symlink_to(photos)
+    assert len(open_calibration(str(tmp_path / "photos:2024"))) == 5
+    assert len(open_calibration(f"{tmp_path / 'photos:2024'}:2")) == 2
+
+
+def test_a_photo_too_long_for_the_network_is_named(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "long.png"), np.zeros((16, 4000, 3), np.uint8))
+    with pytest.raises(InputError, match=r"long\.png: .*4000x16") as caught:
+        list(open_calibration(str(tmp_path)).warped(64))
+    assert "--max-long-side" not in str(caught.value)
