@@ -47,6 +47,21 @@ def part_of(path: Path) -> Path:
     return path.with_name(f".{stem}.{secrets.token_hex(4)}.part{path.suffix}")
 
 
+@contextmanager
+def locked(path: Path, *, wait: bool) -> Iterator[None]:
+    """Hold an exclusive lock on a file, made when needed; the system frees it when the process ends, however it ends.
+
+    Raises:
+        BlockingIOError: another process holds it, and ``wait`` is False.
+        OSError: the file cannot be made.
+    """
+    import fcntl
+
+    with path.open("w") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+
+
 def is_disk_full(error: BaseException | None) -> bool:
     """Whether an error, or one that it was raised after, says that the disk or the quota is full.
 

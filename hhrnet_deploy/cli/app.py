@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import sys
 from importlib.metadata import version
 from typing import Annotated
@@ -73,6 +74,8 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a file name that the terminal's encoding lacks is shown escaped
             stream.reconfigure(errors="backslashreplace")
+    # Services and containers are stopped with it: leave as after Ctrl-C, with nothing half-made behind.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         app()
     except (HHRNetError, OSError) as error:

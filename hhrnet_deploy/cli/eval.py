@@ -159,7 +159,8 @@ def _subject(checkpoint: str | None, engine: Path | None) -> str | Path:
                 hint="`hhrnet build` makes one; --checkpoint takes checkpoints and ONNX files.",
             )
         return engine
-    newest = max(_ENGINES.glob("*/manifest.json"), key=lambda path: path.stat().st_mtime_ns, default=None)
+    # Not those that start with a dot: they are being written.
+    newest = max(_ENGINES.glob("[!.]*/manifest.json"), key=lambda path: path.stat().st_mtime_ns, default=None)
     if newest is None:
         console.info("no engine in ./engines: evaluating the model that ships")
         return "default"

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import signal
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,7 +13,7 @@ from hhrnet_deploy.cli import console, options
 from hhrnet_deploy.errors import HHRNetError, InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from hhrnet_deploy.pipeline.inputs import Photo, Video
     from hhrnet_deploy.pipeline.live import LivePage
@@ -98,41 +97,30 @@ def predict(
     keep = PeopleFilter(min_score, max_people, suppress_duplicates)
     run: _Run | None = None
     interrupted: KeyboardInterrupt | None = None
-    with _terminated_as_interrupted():
-        try:
-            with ExitStack() as stack:
-                pose = stack.enter_context(Pose(runner, config, keep=keep, batch=batch))
-                page = _page(stack, port) if show else None
-                run = _Run(
-                    pose=pose,
-                    style=Style(boxes=boxes, scores=scores),
-                    folder=stack.enter_context(OverlayFolder(output, found)),
-                    photos=overlay,
-                    videos=save_video,
-                    sinks=_sinks(stack, pose, tables),
-                    page=page,
-                    keep_results=as_json,
-                    problems=problems,
-                )
-                run.over(found)
-        except KeyboardInterrupt as error:
-            # The usual end of a camera: files are closed and what was done is reported before the exit with 130.
-            if run is None:
-                raise
-            interrupted = error
+    try:
+        with ExitStack() as stack:
+            pose = stack.enter_context(Pose(runner, config, keep=keep, batch=batch))
+            page = _page(stack, port) if show else None
+            run = _Run(
+                pose=pose,
+                style=Style(boxes=boxes, scores=scores),
+                folder=stack.enter_context(OverlayFolder(output, found)),
+                photos=overlay,
+                videos=save_video,
+                sinks=_sinks(stack, pose, tables),
+                page=page,
+                keep_results=as_json,
+                problems=problems,
+            )
+            run.over(found)
+    except KeyboardInterrupt as error:
+        # The usual end of a camera: files are closed and what was done is reported before the exit with 130.
+        if run is None:
+            raise
+        interrupted = error
     run.report([path for path in tables.values() if path is not None], as_json=as_json)
     if interrupted is not None:
         raise interrupted
-
-
-@contextmanager
-def _terminated_as_interrupted() -> Iterator[None]:
-    """Let SIGTERM, with which services and containers are stopped, end the run as Ctrl-C does."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _check_outputs(tables: dict[str, Path | None], folder: Path | None, inputs: Sequence[Photo | Video]) -> None:

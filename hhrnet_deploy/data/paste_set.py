@@ -67,7 +67,7 @@ def make_paste_set(
         )
     records: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
-    with new_set(out_dir) as part:
+    with new_set(out_dir, split) as part:
         (part / "images" / split).mkdir(parents=True)
         for index in range(images):
             image, notes = _compose(np.random.Generator(np.random.PCG64([seed, index])), photos, donors)

@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from hhrnet_deploy.data.manifest import SyntheticManifest, read_manifest
 from hhrnet_deploy.data.synth_image import GENERATOR, GENERATOR_VERSION
 from hhrnet_deploy.data.synth_writer import Progress, SynthResult, synthesize
 from hhrnet_deploy.errors import InputError
+from hhrnet_deploy.files import locked
 from hhrnet_deploy.resources import CALIBRATION, find
 
 
 def cache_folder() -> Path:
-    """``HHRNET_CACHE``, or ``~/.cache/hhrnet-deploy``."""
-    return Path(os.environ.get("HHRNET_CACHE") or Path.home() / ".cache" / "hhrnet-deploy")
+    """``HHRNET_CACHE``, or ``~/.cache/hhrnet-deploy``.
+
+    Raises:
+        InputError: neither the variable nor a home folder is there (a user of a container without an entry).
+    """
+    given = os.environ.get("HHRNET_CACHE")
+    try:
+        return Path(given) if given else Path.home() / ".cache" / "hhrnet-deploy"
+    except RuntimeError as error:
+        raise InputError("This user has no home folder for the cache.", hint="Set HHRNET_CACHE to a folder.") from error
 
 
 def ensure_synthetic(
@@ -48,7 +56,7 @@ def ensure_synthetic(
     folder = cache_folder() / f"{wanted.name}-{wanted.annotations_sha256[:12]}"
     if _is_complete(folder, wanted):
         return folder
-    with _one_at_a_time(folder):
+    with one_at_a_time(folder):
         if not _is_complete(folder, wanted):
             count = workers or min(os.cpu_count() or 1, 8)
             made = synthesize(folder, wanted.images, wanted.seed, split=wanted.split, progress=progress, workers=count)
@@ -57,18 +65,17 @@ def ensure_synthetic(
 
 
 @contextmanager
-def _one_at_a_time(folder: Path) -> Iterator[None]:
+def one_at_a_time(folder: Path) -> Iterator[None]:
     """Hold the set's lock, so that a second process waits for the first instead of replacing what it reads."""
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        lock = folder.with_name(f".{folder.name}.lock").open("w")
-    except OSError as error:
-        raise InputError(
-            f"The cache {folder.parent} cannot be written: {error.strerror}.",
-            hint="Set HHRNET_CACHE to a folder that can.",
-        ) from error
-    with lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with ExitStack() as stack:
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(locked(folder.with_name(f".{folder.name}.lock"), wait=True))
+        except OSError as error:
+            raise InputError(
+                f"The cache {folder.parent} cannot be written: {error.strerror}.",
+                hint="Set HHRNET_CACHE to a folder that can.",
+            ) from error
         yield
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -50,7 +51,8 @@ class _Worker:
         known = os.environ.get("PYTHONPATH")
         path = root if not known else os.pathsep.join((root, known))
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "hhrnet_deploy.data.synth_workers"],
+            # -P: without the current folder, whose files would be taken for modules of the same names.
+            [sys.executable, "-P", "-m", "hhrnet_deploy.data.synth_workers"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             encoding="utf-8",
@@ -93,8 +95,13 @@ def main() -> None:
     """Entry point of a worker process."""
     import cv2
 
+    # Ctrl-C reaches the whole group; whoever waits for the images ends this process.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     cv2.setNumThreads(1)
-    work(json.load(sys.stdin), sys.stdout)
+    try:
+        work(json.load(sys.stdin), sys.stdout)
+    except BrokenPipeError:  # nobody waits any more
+        os._exit(1)
 
 
 if __name__ == "__main__":

@@ -94,7 +94,7 @@ def synthesize(
     source = None if poses is None else os.fspath(poses)
     plan = _Plan(images, seed, source, split, workers, image_format, short_side)
     plan.check()
-    with new_set(out_dir) as part:
+    with new_set(out_dir, split) as part:
         result = _fill(part, plan, progress)
     return SynthResult(Path(out_dir), *result)
 

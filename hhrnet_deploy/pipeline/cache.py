@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import time
@@ -17,7 +16,7 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from hhrnet_deploy.errors import InputError
-from hhrnet_deploy.files import sha256_of, write_text
+from hhrnet_deploy.files import locked, sha256_of, write_text
 from hhrnet_deploy.targets.bundle import tool_version
 
 FOLDER = ".cache"
@@ -86,12 +85,9 @@ class StageCache:
 
     def __enter__(self) -> Self:
         self.folder.mkdir(parents=True, exist_ok=True)
-        lock = self._stack.enter_context((self.folder / "lock").open("w"))
         try:
-            # Freed by the system when the process ends, however it ends.
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._stack.enter_context(locked(self.folder / "lock", wait=False))
         except BlockingIOError as error:
-            self._stack.close()
             raise InputError(
                 f"Another hhrnet compile is at work in {self.root}.",
                 hint="Wait for it, or give another folder with -o.",

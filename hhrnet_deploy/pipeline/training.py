@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,7 @@ import yaml
 from hhrnet_deploy.data.coco import KeypointDataset
 from hhrnet_deploy.errors import HHRNetError, InputError
 from hhrnet_deploy.evaluate.run import EvaluationOptions, check_data, evaluate
-from hhrnet_deploy.files import is_disk_full, write_text
+from hhrnet_deploy.files import is_disk_full, locked, write_text
 from hhrnet_deploy.model.checkpoint import LoadedModel
 from hhrnet_deploy.model.presets import find_preset
 from hhrnet_deploy.targets.torch import TorchRunner
@@ -96,7 +96,7 @@ def train(
     """
     _check_folder(options)
     recipe = _on_data(recipe, options.data)
-    with joined() as world, _with_room(options.folder):
+    with joined() as world, _with_room(options.folder), _alone_in(options.folder, world):
         tell = say if world.leads else _nothing
         parts = _opened_by_all(recipe.sources, world, tell)
         learner = make_learner(recipe, options, parts[0][0], world, tell)
@@ -118,6 +118,23 @@ def _on_data(recipe: Recipe, data: Path | None) -> Recipe:
     first = recipe.sources[0] if len(recipe.sources) == 1 else Source(path=str(data))
     source = Source(path=str(data), split=first.split, repeat=first.repeat)
     return recipe.model_copy(update={"sources": (source,), "validation": Source(path=str(data))})
+
+
+@contextmanager
+def _alone_in(folder: Path, world: World) -> Iterator[None]:
+    """Refuse a folder in which another run is at work; the checkpoint that would tell comes minutes later."""
+    if not world.leads:
+        yield
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(folder / ".lock", wait=False))
+        except BlockingIOError as error:
+            raise InputError(
+                f"Another training is at work in {folder}.", hint="Wait for it, or choose another --output."
+            ) from error
+        yield
 
 
 @contextmanager
@@ -171,6 +188,8 @@ def make_learner(
         _resume(recipe, options, learner)
         position = learner.position
         notes = [f"Going on from epoch {position.epoch + 1}, step {position.step} ({options.folder / STATE_FILE})."]
+        if options.init is not None:
+            notes.append(f"{options.init} is not read: --resume goes on with the run's own weights.")
     for note in notes:
         tell(note)
     return learner

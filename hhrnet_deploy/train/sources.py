@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from collections.abc import Callable
@@ -10,10 +9,12 @@ from pathlib import Path
 
 from hhrnet_deploy import resources
 from hhrnet_deploy.data.coco import KeypointDataset, open_dataset
-from hhrnet_deploy.data.layout import find_layouts
+from hhrnet_deploy.data.layout import find_layout, find_layouts
 from hhrnet_deploy.data.paste_set import make_paste_set
 from hhrnet_deploy.data.synth import GENERATOR_VERSION, cache_folder, ensure_synthetic, synthesize
+from hhrnet_deploy.data.synth_cache import one_at_a_time
 from hhrnet_deploy.errors import InputError
+from hhrnet_deploy.files import sha256_of
 from hhrnet_deploy.train.recipe import Pasted, Source, Synthetic
 
 _TRAIN_SPLITS = ("train2017", "trainval", "train")
@@ -109,32 +110,32 @@ def _splits(folder: Path) -> set[str]:
 
 def _drawn(wanted: Synthetic, say: Say) -> Path:
     poses = None if wanted.poses is None else expanded(wanted.poses)
-    what = f"synthetic-{wanted.images}-{wanted.seed}-{wanted.short_side}-v{GENERATOR_VERSION}{_mark(poses)}"
+    what = f"synthetic-{wanted.images}-{wanted.seed}-{wanted.short_side}-v{GENERATOR_VERSION}"
+    what += "" if poses is None else f"-{sha256_of(poses)[:8]}"
     folder = Path(cache_folder()) / "training" / what
-    if not folder.is_dir():
-        say(f"Drawing {wanted.images} synthetic images into {folder}.")
-        synthesize(
-            folder,
-            wanted.images,
-            wanted.seed,
-            poses,
-            split=_MADE_SPLIT,
-            workers=os.cpu_count() or 1,
-            image_format="jpg",
-            short_side=wanted.short_side,
-        )
+    with one_at_a_time(folder):
+        if not folder.is_dir():
+            say(f"Drawing {wanted.images} synthetic images into {folder}.")
+            synthesize(
+                folder,
+                wanted.images,
+                wanted.seed,
+                poses,
+                split=_MADE_SPLIT,
+                workers=os.cpu_count() or 1,
+                image_format="jpg",
+                short_side=wanted.short_side,
+            )
     return folder
 
 
 def _pasted(wanted: Pasted, say: Say) -> Path:
     source = expanded(wanted.path)
-    folder = Path(cache_folder()) / "training" / f"pasted-{wanted.images}-{wanted.seed}{_mark(source, wanted.split)}"
-    if not folder.is_dir():
-        say(f"Pasting people into {wanted.images} photos in {folder}.")
-        make_paste_set(folder, source, wanted.split, wanted.images, wanted.seed)
+    layout = find_layout(source, wanted.split)
+    what = f"pasted-{wanted.images}-{wanted.seed}-{layout.split}-{sha256_of(layout.annotation_file)[:8]}"
+    folder = Path(cache_folder()) / "training" / what
+    with one_at_a_time(folder):
+        if not folder.is_dir():
+            say(f"Pasting people into {wanted.images} photos in {folder}.")
+            make_paste_set(folder, source, wanted.split, wanted.images, wanted.seed)
     return folder
-
-
-def _mark(path: str | None, split: str = "") -> str:
-    """A short mark of a path and split for folder names, so that sets from different places are kept apart."""
-    return "" if path is None else f"-{hashlib.sha256(f'{os.path.abspath(path)}{split}'.encode()).hexdigest()[:8]}"

@@ -14,6 +14,7 @@ import torch
 from train_world import recipe_document, write_people, write_preset
 
 from hhrnet_deploy.errors import CheckpointError, HHRNetError, InputError
+from hhrnet_deploy.files import locked
 from hhrnet_deploy.model.checkpoint import load_model
 from hhrnet_deploy.pipeline import training
 from hhrnet_deploy.pipeline.training import TrainingOptions, TrainingReport, train
@@ -278,6 +279,19 @@ def test_a_run_is_not_overwritten_and_nothing_is_resumed_from_nowhere(world: dic
     _train({**world, "epochs": 1}, tmp_path / "run")
     with pytest.raises(InputError, match="already holds a training run"):
         _train(world, tmp_path / "run")
+
+
+def test_two_runs_do_not_share_a_folder(world: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    with locked(tmp_path / "run" / ".lock", wait=False), pytest.raises(InputError, match="Another training is at work"):
+        _train(world, tmp_path / "run")
+
+
+def test_weights_that_a_resumed_run_does_not_read_are_named(world: dict[str, Any], tmp_path: Path) -> None:
+    _train({**world, "epochs": 1}, tmp_path / "run")
+    told: list[str] = []
+    _train({**world, "epochs": 2}, tmp_path / "run", resume=True, init="default", said=told)
+    assert any("default is not read" in line for line in told)
 
 
 def test_a_time_budget_ends_the_run(world: dict[str, Any], tmp_path: Path) -> None:
