@@ -172,7 +172,7 @@ def _check(contestants: Sequence[Contestant], photos: Sequence[Path], batch: int
     labels = [contestant.label for contestant in contestants]
     if len(set(labels)) != len(labels):
         raise InputError(f"Two contestants have one name: {', '.join(labels)}.")
-    for info in (contestant.runner().info for contestant in contestants):
+    for info in (contestant.runner().info for contestant in contestants if batch > 1):
         if info.max_batch is not None and batch > info.max_batch:
             raise InputError(f"{info.name} takes at most {info.max_batch} images at once, --batches asks for {batch}.")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ import numpy.typing as npt
 
 from hhrnet_deploy import files
 from hhrnet_deploy.errors import InputError
+from hhrnet_deploy.visualize.sound import Sound
 
 Image = npt.NDArray[np.uint8]
 
@@ -24,7 +24,6 @@ _DEFAULT_FPS = 30.0
 _MAX_FPS = 240.0
 # Presentation times of written frames, in ticks per second (the clock of MPEG).
 _TICKS = 90_000
-_AAC_RATE = 48_000  # samples per second
 
 
 @dataclass(frozen=True)
@@ -258,7 +257,7 @@ class _AvEncoder:
         self._stream.options = {"preset": "veryfast", "crf": "20"}
         self._stream.codec_context.time_base = Fraction(1, _TICKS)
         self._path, self._last = path, -1
-        self._sound = _Sound(self._container, audio_from)
+        self._sound = Sound(self._container, audio_from)
 
     def add(self, image: Image, time: float) -> None:
         import av
@@ -285,99 +284,3 @@ class _AvEncoder:
             yield
         except av.error.FFmpegError as error:
             raise OSError(error.errno, error.strerror, str(self._path)) from error
-
-
-class _Sound:
-    """The first sound track of a file; silent where there is none.
-
-    Packets are copied where the container takes their codec, and encoded as AAC where not (PCM in MP4). Times count
-    from the first picture, as those of `VideoReader` do: recordings of broadcasts start anywhere.
-    """
-
-    def __init__(self, container: Any, audio_from: str | None) -> None:
-        self._container = container
-        self._input: Any = None
-        self._packets: Iterator[Any] = iter(())
-        self._waiting: Any = None
-        if audio_from is None or not Path(audio_from).is_file():
-            return
-        import av
-
-        try:
-            self._input = av.open(audio_from)
-        except av.error.FFmpegError:  # OpenCV reads it, by another library perhaps
-            return
-        if not self._input.streams.audio:
-            return
-        track, pictures = self._input.streams.audio[0], self._input.streams.video
-        begin = pictures[0].start_time * pictures[0].time_base if pictures and pictures[0].start_time else 0
-        self._begin = round(begin / track.time_base)
-        self._copied = _takes(container.format.name, audio_from)
-        if self._copied:
-            self._out = container.add_stream_from_template(track)
-        else:
-            self._out = container.add_stream("aac", _AAC_RATE)
-        self._packets = self._input.demux(track)
-
-    def bring_to(self, time: float) -> None:
-        """Write what is heard until ``time`` in seconds."""
-        while (packet := self._next()) is not None:
-            if packet.dts is not None and float((packet.dts - self._begin) * packet.time_base) > time:
-                return
-            self._waiting = None
-            if packet.dts is not None and packet.dts >= self._begin:
-                self._write(packet)
-
-    def _next(self) -> Any:
-        import av
-
-        if self._waiting is None:
-            try:
-                self._waiting = next(self._packets, None)
-            except av.error.FFmpegError:  # the sound of a damaged file ends where it can be read no further
-                self._packets = iter(())
-        return self._waiting
-
-    def _write(self, packet: Any) -> None:
-        import av
-
-        if self._copied:
-            packet.dts -= self._begin
-            packet.pts = None if packet.pts is None else packet.pts - self._begin
-            packet.stream = self._out
-            self._container.mux(packet)
-            return
-        try:
-            frames = packet.decode()
-        except av.error.FFmpegError:  # a damaged packet is a gap
-            return
-        for frame in frames:
-            frame.pts = None if frame.pts is None else frame.pts - self._begin
-            self._container.mux(self._out.encode(frame))
-
-    def finish(self) -> None:
-        """Write what the encoder still holds, and close the input."""
-        if self._input is None:
-            return
-        if self._input.streams.audio and not self._copied:
-            self._container.mux(self._out.encode(None))
-        self._input.close()
-
-
-def _takes(container: str, path: str) -> bool:
-    """Whether a container of this kind takes the first sound track of a file as it is: tried with a packet, in memory.
-
-    Some codecs are refused when the stream is added, some only when the container is closed.
-    """
-    import av
-
-    try:
-        with av.open(path) as source, av.open(io.BytesIO(), "w", format=container) as trial:
-            track = source.streams.audio[0]
-            out = trial.add_stream_from_template(track)
-            packet = next(source.demux(track))
-            packet.stream = out
-            trial.mux(packet)
-    except (av.error.FFmpegError, ValueError):
-        return False
-    return True

@@ -102,6 +102,14 @@ def test_the_sound_goes_along(tmp_path: Path, name: str, codec: str, begin: int)
     assert 1.7 < end < 2.3
 
 
+@pytest.mark.parametrize("codec", ["aac", "pcm_s16le"])
+def test_a_sound_track_without_sound_is_left_out(tmp_path: Path, codec: str) -> None:
+    _with_sound(tmp_path / "in.mkv", 0, codec, pictures=5)
+    _write(tmp_path / "out.mp4", 5, audio_from=str(tmp_path / "in.mkv"))
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        assert not container.streams.audio
+
+
 def test_the_number_of_frames_is_believed_only_where_it_is_stored(tmp_path: Path) -> None:
     found = {}
     for name in ("a.mp4", "a.mkv", "a.ts"):
