@@ -330,9 +330,6 @@ def _rebuild_command(
     words += ["--target", wanted.target, "--precision", precision]
     if preset is not None:
         words += ["--preset", str(preset) if isinstance(preset, str | Path) else preset.name]
-    words += ["--size", wanted.size] if wanted.size is not None else []
-    words += ["--batch", str(wanted.batch)] if wanted.batch is not None else []
-    words += ["--flip"] if wanted.flip else []
-    words += ["--input", wanted.input] if wanted.input != "uint8" else []
+    words += wanted.shape_words()
     words += [] if budget is None else budget.words()
     return shlex.join([*words, *quantization_words(wanted), *wanted.tensorrt.words(), "-o", str(folder)])

@@ -366,17 +366,9 @@ class _Compilation:
         checkpoint, bundle = str(self.checkpoint), str(root / ENGINE)
         lines = [
             ["compile", checkpoint, *preset, *engine, *data, *gate, *flip, "-o", str(root)],
-            ["export", checkpoint, *preset, *_export_words(spec), "-o", str(root / HEADS)],
+            ["export", checkpoint, *preset, *spec.shape_words(), "-o", str(root / HEADS)],
             ["build", str(root / HEADS), *kind, *([*folder, *gate] if budget else []), "-o", bundle],
             ["eval", "--engine", bundle, "--reference", checkpoint, *preset, *data, *flip, *gate],
             ["bench", bundle, checkpoint, *preset, "--images", str(self.data.image_folder), *flip],
         ]
         return [shlex.join(["hhrnet", *words]) for words in lines]
-
-
-def _export_words(spec: EngineSpec) -> list[str]:
-    """The options of ``hhrnet export`` for the shapes of a spec."""
-    words = [] if spec.size is None else ["--size", spec.size]
-    words += [] if spec.batch is None else ["--batch", str(spec.batch)]
-    words += ["--flip"] if spec.flip else []
-    return words if spec.input == "uint8" else [*words, "--input", spec.input]

@@ -86,6 +86,13 @@ class EngineSpec(BaseModel):
             given["tensorrt"] = {**document.get("tensorrt", {}), **asked}
         return _validated({**document, **given}, "the options")
 
+    def shape_words(self) -> list[str]:
+        """The options of ``hhrnet export`` and ``hhrnet build`` that ask for these shapes."""
+        words = [] if self.size is None else ["--size", self.size]
+        words += [] if self.batch is None else ["--batch", str(self.batch)]
+        words += ["--flip"] if self.flip else []
+        return words if self.input == "uint8" else [*words, "--input", self.input]
+
 
 def load_spec(name_or_path: str | Path) -> EngineSpec:
     """A spec by path, or by the bare name of one that ships.
