@@ -265,7 +265,7 @@ def find_preset(name_or_yaml: str | Path, skeleton: Skeleton | None = None) -> P
         )
     experiment = read_experiment(text, skeleton)
     read = Preset(
-        name=re.sub(r"[^A-Za-z0-9_]", "_", Path(text).stem),
+        name=re.sub(r"^[.-]|[^A-Za-z0-9_.-]", "_", Path(text).stem),
         architecture=experiment.architecture,
         short_side=experiment.inference.short_side,
         skeleton=experiment.skeleton,

@@ -99,6 +99,14 @@ def _read(tmp_path: Path, **changes: Any) -> Any:
     return find_preset(file)
 
 
+def test_the_name_of_an_experiment_file_becomes_a_plain_one(tmp_path: Path) -> None:
+    config = _official_file()
+    _set(config, "DATASET.INPUT_SIZE", 384)
+    for stem, name in (("w32_lr1e-3.v2", "w32_lr1e-3.v2"), ("mine of us", "mine_of_us"), ("-ä", "__")):
+        (tmp_path / f"{stem}.yaml").write_text(yaml.safe_dump(config))
+        assert find_preset(tmp_path / f"{stem}.yaml").name == name
+
+
 def test_experiment_file_keeps_its_test_settings(tmp_path: Path) -> None:
     preset = _read(
         tmp_path,
