@@ -13,7 +13,7 @@ from hhrnet_deploy.cli import console, options
 from hhrnet_deploy.errors import HHRNetError, InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from hhrnet_deploy.pipeline.inputs import Photo, Video
     from hhrnet_deploy.pipeline.live import LivePage
@@ -74,7 +74,7 @@ def predict(
     """
     from hhrnet_deploy.pipeline.filters import PeopleFilter
     from hhrnet_deploy.pipeline.inputs import Video, expand
-    from hhrnet_deploy.pipeline.overlays import OverlayFolder, Style
+    from hhrnet_deploy.pipeline.overlays import OverlayFolder, Style, files_of
     from hhrnet_deploy.pipeline.pose import Pose
     from hhrnet_deploy.pipeline.predict import Problems
     from hhrnet_deploy.targets.opening import open_model
@@ -85,7 +85,8 @@ def predict(
     if save_video is None:
         silent = not (any(tables.values()) or show or as_json)
         save_video = silent and any(isinstance(item, Video) for item in found)
-    _check_outputs(tables, output if overlay or save_video else None, found)
+    sources = files_of(found)
+    _check_outputs(tables, output if overlay or save_video else None, sources)
     runner = open_model(model, preset=preset)
     config = options.inference_config(
         size or runner.info.short_side,
@@ -104,7 +105,7 @@ def predict(
             run = _Run(
                 pose=pose,
                 style=Style(boxes=boxes, scores=scores),
-                folder=stack.enter_context(OverlayFolder(output, found)),
+                folder=stack.enter_context(OverlayFolder(output, sources)),
                 photos=overlay,
                 videos=save_video,
                 sinks=_sinks(stack, pose, tables),
@@ -123,21 +124,21 @@ def predict(
         raise interrupted
 
 
-def _check_outputs(tables: dict[str, Path | None], folder: Path | None, inputs: Sequence[Photo | Video]) -> None:
+def _check_outputs(tables: dict[str, Path | None], folder: Path | None, sources: Collection[Path]) -> None:
     """Say before any work that an output would replace an input or another output.
 
     Raises:
         InputError: it would, or the folder for pictures is a file.
     """
-    from hhrnet_deploy.pipeline.overlays import file_of
-
-    taken = {Path(str(file_of(item))).resolve(): "one of the inputs" for item in inputs}
+    taken: dict[Path, str] = {}
     for name, path in tables.items():
         if path is None:
             continue
-        if (other := taken.get(path.resolve())) is not None:
+        full = path.resolve()
+        other = "one of the inputs" if full in sources else taken.get(full)
+        if other is not None:
             raise InputError(f"--{name} {path} is {other}.", hint="Give it a name of its own.")
-        taken[path.resolve()] = f"the file of --{name}, too"
+        taken[full] = f"the file of --{name}, too"
     if folder is not None and folder.exists() and not folder.is_dir():
         raise InputError(f"The output folder {folder} is a file.", hint="Give a folder with --output.")
 

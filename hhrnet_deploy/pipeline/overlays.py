@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,13 +43,13 @@ class OverlayFolder:
 
     Args:
         folder: created when needed.
-        sources: photos and videos that must not be replaced.
+        sources: resolved paths that must not be replaced.
     """
 
-    def __init__(self, folder: Path, sources: Sequence[Photo | Video] = ()) -> None:
+    def __init__(self, folder: Path, sources: Collection[Path] = ()) -> None:
         self.written: list[Path] = []
         self._folder = folder
-        self._sources = {Path(str(file_of(source))).resolve() for source in sources}
+        self._sources = sources
         self._taken: set[str] = set()
         self._video: Video | None = None
         self._stack = ExitStack()
@@ -99,6 +99,8 @@ class OverlayFolder:
         return self._folder / name
 
 
-def file_of(source: Photo | Video) -> Path | str | int:
-    """Path of a photo or video, URL of a stream, number of a camera."""
-    return source.path if isinstance(source, Photo) else source.source
+def files_of(sources: Sequence[Photo | Video]) -> frozenset[Path]:
+    """The resolved paths of photos and videos; a camera's number and a stream's URL count as names of files."""
+    return frozenset(
+        Path(source.path if isinstance(source, Photo) else str(source.source)).resolve() for source in sources
+    )

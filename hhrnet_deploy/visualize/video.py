@@ -50,6 +50,7 @@ class VideoReader:
     def __init__(self, source: str | int) -> None:
         self.source = source
         self.read = 0
+        self._counts_frames = False
         self._capture: Any = None
 
     def __enter__(self) -> Self:
@@ -57,6 +58,7 @@ class VideoReader:
 
         if isinstance(self.source, str):
             _require_utf8(self.source)
+        self._counts_frames = _counts_frames(self.source)
         try:
             self._capture = cv2.VideoCapture(self.source)
         except cv2.error:  # a number that is no int
@@ -98,7 +100,7 @@ class VideoReader:
         """
         import cv2
 
-        if not _counts_frames(self.source):
+        if not self._counts_frames:
             return None
         count = int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))
         return count if count > 0 else None

@@ -21,7 +21,6 @@ from hhrnet_deploy.targets.opening import open_engine
 from hhrnet_deploy.targets.target import BuildSettings, Layer
 from hhrnet_deploy.targets.trt_options import TensorRtOptions
 
-pytest.importorskip("tensorrt_rtx")
 # The library is large: one process loads it and builds all of them.
 pytestmark = pytest.mark.xdist_group("tensorrt-rtx")
 

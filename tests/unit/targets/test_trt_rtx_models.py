@@ -13,7 +13,6 @@ from hhrnet_deploy.targets import tensorrt_rtx, trt_target
 from hhrnet_deploy.targets.bundle import read_bundle, read_layers
 from hhrnet_deploy.targets.target import Layer
 
-pytest.importorskip("tensorrt_rtx")
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("tensorrt-rtx")]
 
 PRESETS = ("small_256", "w32_512")
