@@ -79,8 +79,12 @@ def joined() -> Iterator[World]:
         yield World(0, 1, device)
         return
     dist.init_process_group("nccl" if on_gpu else "gloo", timeout=timedelta(hours=2))
+    world = World(dist.get_rank(), ranks, device)
     try:
-        yield World(dist.get_rank(), ranks, device)
+        yield world
+        # A thread of gloo may still hold the tensor of the last reduction and needs the interpreter to let go of it.
+        # Left behind, it aborts the process when the interpreter ends; behind a barrier it has let go.
+        world.wait()
     finally:
         dist.destroy_process_group()
 
