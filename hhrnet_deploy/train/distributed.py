@@ -61,6 +61,8 @@ class World:
 def joined() -> Iterator[World]:
     """Join the processes that ``torchrun`` started, or be alone; nccl on GPUs, gloo on CPUs.
 
+    Without an error none leaves before all are done.
+
     Raises:
         InputError: more processes were started here than there are GPUs.
     """

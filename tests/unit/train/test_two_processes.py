@@ -1,7 +1,8 @@
-"""Two processes give the gradients of one process with the whole batch."""
+"""Two processes give the gradients of one process with the whole batch, and end together."""
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -14,15 +15,19 @@ import torch
 HERE = Path(__file__).parent
 
 
-def _probe(out: Path, images_per_device: int, processes: int) -> dict[str, Any]:
+def _run(script: str, *arguments: str, processes: int) -> None:
     launcher = [sys.executable]
     if processes > 1:
         launcher += ["-m", "torch.distributed.run", f"--nproc_per_node={processes}", "--standalone"]
-    command = [*launcher, str(HERE / "gradient_probe.py"), str(out), str(images_per_device)]
+    command = [*launcher, str(HERE / script), *arguments]
     paths = os.pathsep.join([str(HERE), str(HERE.parents[2]), os.environ.get("PYTHONPATH", "")])
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
+
+
+def _probe(out: Path, images_per_device: int, processes: int) -> dict[str, Any]:
+    _run("gradient_probe.py", str(out), str(images_per_device), processes=processes)
     found: dict[str, Any] = torch.load(out, weights_only=True)
     return found
 
@@ -50,3 +55,10 @@ def test_the_comparison_notices_statistics_of_half_a_batch(alone: dict[str, Any]
         torch.testing.assert_close(
             halves["gradients"]["conv2.weight"], alone["gradients"]["conv2.weight"], rtol=1e-5, atol=0
         )
+
+
+def test_no_process_leaves_before_the_last_one_is_done(tmp_path: Path) -> None:
+    """A process that leaves while the others still reduce may be aborted by PyTorch when its interpreter ends."""
+    _run("leaving_probe.py", str(tmp_path), processes=2)
+    early, late = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2))
+    assert early["done"] < late["done"] <= early["left"]
