@@ -80,7 +80,7 @@ def predict(
     from hhrnet_deploy.targets.opening import open_model
 
     problems = Problems()
-    found = expand(inputs, lambda error: problems.add(str(error)))
+    found = expand(inputs, lambda error: problems.add(str(error)), console.info)
     tables = {"coco": coco, "csv": csv, "jsonl": jsonl}
     if save_video is None:
         silent = not (any(tables.values()) or show or as_json)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +11,8 @@ from hhrnet_deploy.errors import InputError
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".jp2", ".ppm", ".pgm"})
 VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".wmv", ".flv"})
+_SUFFIXES = f"Photos end in {', '.join(sorted(IMAGE_SUFFIXES))}; videos in {', '.join(sorted(VIDEO_SUFFIXES))}."
+_LISTED = 3
 _STREAM_SCHEMES = ("rtsp://", "rtmp://", "http://", "https://", "udp://", "tcp://")
 
 
@@ -40,16 +42,21 @@ class Video:
         return isinstance(self.source, str) and Path(self.source).is_file()
 
 
-def expand(inputs: Sequence[str], on_error: Callable[[InputError], None] | None = None) -> list[Photo | Video]:
+def expand(
+    inputs: Sequence[str],
+    on_error: Callable[[InputError], None] | None = None,
+    on_other_files: Callable[[str], None] | None = None,
+) -> list[Photo | Video]:
     """Photos and videos in the order given; folders and globs sorted by name.
 
     Args:
         inputs: as typed.
         on_error: told about what is wrong with one of them, as long as another gives something.
+        on_other_files: told, in a sentence, which files of a folder or glob are no photos or videos by their names.
+            Hidden files are left out without a word.
 
     Raises:
-        InputError: a path that does not exist, a glob without a match, a folder without photos or videos, or a file
-            of another kind.
+        InputError: a path that does not exist, a folder or glob without photos or videos, or a file of another kind.
     """
     if not inputs:
         raise InputError("Nothing to predict.", hint="Give photos, folders, globs, videos, or a camera number.")
@@ -57,7 +64,7 @@ def expand(inputs: Sequence[str], on_error: Callable[[InputError], None] | None 
     wrong: list[InputError] = []
     for item in inputs:
         try:
-            found += _expand_one(item)
+            found += _expand_one(item, on_other_files)
         except InputError as error:
             wrong.append(error)
     if wrong and (on_error is None or not found):
@@ -68,29 +75,40 @@ def expand(inputs: Sequence[str], on_error: Callable[[InputError], None] | None 
     return found
 
 
-def _expand_one(item: str) -> list[Photo | Video]:
+def _expand_one(item: str, on_other_files: Callable[[str], None] | None) -> list[Photo | Video]:
     if item.startswith(_STREAM_SCHEMES):
         return [Video(item)]
     path = Path(item)
     if path.is_dir():
-        return _in_folder(path)
+        return _known(path.iterdir(), f"The folder {path} holds", on_other_files)
     if path.exists():
         return [_file(path)]
     if item.isdecimal():
         return [Video(int(item))]
-    matches = sorted(glob.glob(item, recursive=True))
-    files = [_file(Path(match)) for match in matches if Path(match).is_file()]
-    if not files:
+    matches = [Path(match) for match in glob.glob(item, recursive=True)]
+    if not any(match.is_file() for match in matches):
         raise InputError(f"{item!r} is no file, folder, camera number or stream, and no file matches it.")
-    return files
+    return _known(matches, f"{item!r} matches", on_other_files)
 
 
-def _in_folder(folder: Path) -> list[Photo | Video]:
-    known = IMAGE_SUFFIXES | VIDEO_SUFFIXES
-    files = sorted(path for path in folder.iterdir() if path.is_file() and path.suffix.lower() in known)
-    if not files:
-        raise InputError(f"The folder {folder} holds no photo or video.")
-    return [_file(path) for path in files]
+def _known(paths: Iterable[Path], where: str, on_other_files: Callable[[str], None] | None) -> list[Photo | Video]:
+    """The photos and videos among ``paths``, sorted."""
+    files = sorted(path for path in paths if path.is_file() and not path.name.startswith("."))
+    known = [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES]
+    other = [path.name for path in files if path.suffix.lower() not in IMAGE_SUFFIXES | VIDEO_SUFFIXES]
+    if not known:
+        raise InputError(f"{where} no photo or video{_named(other)}.", hint=_SUFFIXES)
+    if other and on_other_files is not None:
+        count = "1 file that is" if len(other) == 1 else f"{len(other)} files that are"
+        on_other_files(f"{where} {count} no photo or video by name{_named(other)}: not used")
+    return [_file(path) for path in known]
+
+
+def _named(names: Sequence[str]) -> str:
+    """The first names in parentheses."""
+    if not names:
+        return ""
+    return f" ({', '.join(names[:_LISTED])}{', ...' if len(names) > _LISTED else ''})"
 
 
 def _file(path: Path) -> Photo | Video:
@@ -101,5 +119,5 @@ def _file(path: Path) -> Photo | Video:
         return Video(str(path))
     raise InputError(
         f"{path} is neither a photo nor a video by its name.",
-        hint=f"Photos end in {', '.join(sorted(IMAGE_SUFFIXES))}; videos in {', '.join(sorted(VIDEO_SUFFIXES))}.",
+        hint=_SUFFIXES,
     )

@@ -43,6 +43,20 @@ def test_a_folder_gives_its_photos_and_videos_by_name(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("words", ["", "*"])
+def test_files_of_a_folder_or_glob_that_are_passed_over_are_named(tmp_path: Path, words: str) -> None:
+    _touch(tmp_path, "a.png", "b.gif", "c.heic", "d.txt", "e.txt", ".DS_Store", "._a.png")
+    (tmp_path / "folder").mkdir()
+    told: list[str] = []
+    assert expand([str(tmp_path / words)], on_other_files=told.append) == [Photo(tmp_path / "a.png")]
+    (sentence,) = told
+    assert "4 files" in sentence
+    assert "(b.gif, c.heic, d.txt, ...)" in sentence
+    (tmp_path / "a.png").unlink()
+    with pytest.raises(InputError, match=r"no photo or video \(b\.gif"):
+        expand([str(tmp_path / words)])
+
+
 def test_globs_cameras_and_streams_are_told_apart(tmp_path: Path) -> None:
     _touch(tmp_path, "x1.jpg", "x2.jpg")
     found = expand([str(tmp_path / "x*.jpg"), "0", "rtsp://host/stream"])
