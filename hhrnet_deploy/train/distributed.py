@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from hhrnet_deploy.errors import InputError
+from hhrnet_deploy.errors import HHRNetError, InputError
 
 
 @dataclass(frozen=True)
@@ -52,9 +52,19 @@ class World:
         return float(shared.item())
 
     def wait(self) -> None:
-        """Go on when all processes are here."""
-        if self.ranks > 1:
+        """Go on when all processes are here.
+
+        Raises:
+            HHRNetError: one of them ended instead.
+        """
+        if self.ranks == 1:
+            return
+        try:
             dist.barrier()
+        except RuntimeError as error:
+            raise HHRNetError(
+                "Another process of this training ended early.", hint="Its own message says why."
+            ) from error
 
 
 @contextmanager

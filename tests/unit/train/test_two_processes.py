@@ -62,3 +62,8 @@ def test_no_process_leaves_before_the_last_one_is_done(tmp_path: Path) -> None:
     _run("leaving_probe.py", str(tmp_path), processes=2)
     early, late = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2))
     assert early["done"] < late["done"] <= early["left"]
+
+
+def test_a_process_whose_partner_failed_at_the_end_says_so(tmp_path: Path) -> None:
+    _run("failing_probe.py", str(tmp_path), processes=2)
+    assert "Another process of this training ended early" in (tmp_path / "told.txt").read_text()
