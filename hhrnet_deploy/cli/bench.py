@@ -14,6 +14,7 @@ from hhrnet_deploy.errors import InputError
 
 if TYPE_CHECKING:
     from hhrnet_deploy.pipeline.bench import BenchReport, Contestant, Row
+    from hhrnet_deploy.targets.runner import RunnerInfo
 
 _OPPONENTS = ("torch", "onnxruntime", "openvino", "official-style")
 
@@ -58,16 +59,19 @@ def bench(
         given = models or ["default"]
         contestants = [Contestant(label, model, preset) for label, model in zip(_labels(given), given, strict=True)]
         contestants += _opponents(stack, against, checkpoint, preset)
+        infos = [contestant.runner().info for contestant in contestants]
         if size is None:
-            _check_sizes(contestants)
-        info = contestants[0].runner().info
+            _check_sizes(infos)
+        info = infos[0]
         config = options.inference_config(
             size or info.short_side,
             scales=scales,
             max_long_side=max_long_side,
             decode=options.decode_settings(info, {"flip": flip}),
         )
-        options.tell_unused_settings(preset)
+        options.tell_unused_settings(
+            preset, has_checkpoint=against is not None or any(each.kind == "checkpoint" for each in infos)
+        )
         photos = _photos(images)
         with console.progress("timing pairs", pairs) as advance:
             report = run_bench(contestants, photos, config, pairs=pairs, batches=sizes, advance=advance)
@@ -85,9 +89,8 @@ def _labels(models: list[str]) -> list[str]:
     return [model if names.count(name) > 1 else name for model, name in zip(models, names, strict=True)]
 
 
-def _check_sizes(contestants: list[Contestant]) -> None:
+def _check_sizes(infos: list[RunnerInfo]) -> None:
     """Refuse models made for other input sizes than the first unless --size puts all of them on one."""
-    infos = [contestant.runner().info for contestant in contestants]
     for info in infos:
         if info.short_side != infos[0].short_side:
             raise InputError(

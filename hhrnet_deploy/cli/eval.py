@@ -111,7 +111,8 @@ def eval_(
     )
     if against is not None:
         _announce_size(against.runner.info, config.short_side)
-    options.tell_unused_settings(preset)
+    kinds = [candidate.runner.info.kind for candidate in (subject, against) if candidate is not None]
+    options.tell_unused_settings(preset, has_checkpoint="checkpoint" in kinds)
     if as_json:
         console.info(_settings(config))
     output, partial = _files(dataset, output)

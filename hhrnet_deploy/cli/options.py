@@ -62,11 +62,19 @@ def decode_settings(info: RunnerInfo, given: dict[str, Any]) -> dict[str, Any]:
     return built_in | {name: value for name, value in given.items() if value is not None}
 
 
-def tell_unused_settings(preset: str | None) -> None:
-    """Name what an experiment file's TEST section asks for beyond the published settings; options decide, not it."""
+def tell_unused_settings(preset: str | None, *, has_checkpoint: bool) -> None:
+    """Name what of ``--preset`` is not used.
+
+    It is for checkpoints: engines and ONNX files say themselves what they are. An experiment file's TEST section may
+    ask for more than the published settings; options decide, not it.
+    """
     from hhrnet_deploy.model.presets import find_preset
 
-    asked = None if preset is None else find_preset(preset).settings
+    if preset is None:
+        return
+    if not has_checkpoint:
+        console.info(f"--preset {preset} is not used: it says what a checkpoint is, and no checkpoint was given")
+    asked = find_preset(preset).settings
     if asked is None:
         return
     changed = asked.decode.model_dump(exclude_defaults=True)

@@ -94,7 +94,7 @@ def predict(
         max_long_side=max_long_side,
         decode=options.decode_settings(runner.info, {"flip": flip, "detection_threshold": detection_threshold}),
     )
-    options.tell_unused_settings(preset)
+    options.tell_unused_settings(preset, has_checkpoint=runner.info.kind == "checkpoint")
     keep = PeopleFilter(min_score, max_people, suppress_duplicates)
     run: _Run | None = None
     interrupted: KeyboardInterrupt | None = None

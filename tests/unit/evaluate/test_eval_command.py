@@ -222,3 +222,10 @@ def test_settings_of_an_experiment_file_that_are_not_used_are_named(run: Run, tm
     assert "TEST in mine of us.yaml asks for" in err
     for asked in ("flip False", "detection_threshold 0.35", "scales 0.5, 1, 2"):
         assert asked in err
+
+
+def test_a_preset_without_a_checkpoint_is_said_to_be_unused(run: Run, tmp_path: Path) -> None:
+    _bundle(tmp_path / "engines", "mine")
+    words = ("--engine", "engines/mine", "--preset", "small_256", "--data", "data")
+    assert "--preset small_256 is not used" in run(*words)[2]
+    assert "--preset" not in run(*words, "--reference", "default")[2]
