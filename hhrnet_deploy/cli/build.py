@@ -74,6 +74,7 @@ def build(
         Path | None, typer.Option(help="COCO or CrowdPose folder for --max-ap-drop; default a synthetic set.")
     ] = None,
     split: Annotated[str | None, typer.Option(help="Split of --data; default val2017.")] = None,
+    skeleton: Annotated[Path | None, typer.Option(help="Skeleton file of --data, for joints of your own.")] = None,
     images: Annotated[
         Path | None, typer.Option(help="Folder of photos to compare on; default synthetic people.")
     ] = None,
@@ -157,7 +158,7 @@ def build(
         images=images,
         progress=console.info,
         bar=console.progress,
-        budget=_budget(max_ap_drop, data, split),
+        budget=_budget(max_ap_drop, data, split, skeleton),
         target=target,
         precision=precision,
         size=size,
@@ -202,13 +203,15 @@ def _print(report: BuildReport) -> None:
     )
 
 
-def _budget(max_ap_drop: float | None, data: Path | None, split: str | None) -> BudgetRequest | None:
+def _budget(
+    max_ap_drop: float | None, data: Path | None, split: str | None, skeleton: Path | None
+) -> BudgetRequest | None:
     from hhrnet_deploy.cli.eval import open_data
     from hhrnet_deploy.errors import InputError
     from hhrnet_deploy.pipeline.budget import BudgetRequest
 
     if max_ap_drop is None:
-        if data is not None or split is not None:
-            raise InputError("--data and --split say where --max-ap-drop is measured; it is missing.")
+        if (data, split, skeleton) != (None, None, None):
+            raise InputError("--data, --split and --skeleton say where --max-ap-drop is measured; it is missing.")
         return None
-    return BudgetRequest(max_ap_drop, open_data(data, split, None))
+    return BudgetRequest(max_ap_drop, open_data(data, split, skeleton), skeleton)

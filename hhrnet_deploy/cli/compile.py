@@ -92,7 +92,7 @@ def compile_(
             spec=wanted,
             preset=preset,
             flip=flip is not False,
-            skeleton=None if skeleton is None else dataset.skeleton,
+            skeleton=skeleton,
             max_ap_drop=max_ap_drop,
             pairs=pairs,
             pictures=pictures,

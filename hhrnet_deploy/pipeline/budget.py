@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from hhrnet_deploy.config import DecodeConfig, InferenceConfig
 from hhrnet_deploy.data.coco import KeypointDataset
 from hhrnet_deploy.errors import GateFailedError, InputError
 from hhrnet_deploy.evaluate.run import evaluate
@@ -31,15 +32,17 @@ _IMAGES, _SIDE = 2, 256
 
 @dataclass(frozen=True)
 class BudgetRequest:
-    """``--max-ap-drop`` and ``--data``.
+    """``--max-ap-drop``, ``--data`` and ``--skeleton``.
 
     Attributes:
         max_ap_drop: the largest drop in AP against the float32 graph, 0 to 1.
         data: what it is measured on, with the published settings (flip test on).
+        skeleton: the file that ``data`` was opened with; its joints are then those of the model, too.
     """
 
     max_ap_drop: float
     data: KeypointDataset
+    skeleton: Path | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.max_ap_drop <= 1:
@@ -48,7 +51,8 @@ class BudgetRequest:
     def words(self) -> list[str]:
         """The command-line options that ask for it."""
         where = ["--data", str(self.data.root), "--split", self.data.split]
-        return ["--max-ap-drop", str(self.max_ap_drop), *where]
+        own = [] if self.skeleton is None else ["--skeleton", str(self.skeleton)]
+        return ["--max-ap-drop", str(self.max_ap_drop), *where, *own]
 
 
 @dataclass(frozen=True)
@@ -95,12 +99,12 @@ class BudgetSearch:
             return measure_sensitivity(self.source, self.family, images, progress=advance)
 
     def _ap(self, graph: Graph, precision: str, folder: Path, bar: Bar | None) -> float | None:
-        with bar_or_nothing(bar, "evaluating", len(self.request.data)) as advance:
-            report = evaluate(
-                self._runner(graph, precision, folder),
-                self.request.data,
-                advance=advance,
-            )
+        data = self.request.data
+        decode = DecodeConfig(skeleton=None if self.request.skeleton is None else data.skeleton)
+        runner = self._runner(graph, precision, folder)
+        config = InferenceConfig(short_side=runner.info.short_side, decode=decode)
+        with bar_or_nothing(bar, "evaluating", len(data)) as advance:
+            report = evaluate(runner, data, config=config, advance=advance)
         return report.subject.metrics.get("AP")
 
     def _runner(self, graph: Graph, precision: str, folder: Path) -> Runner:

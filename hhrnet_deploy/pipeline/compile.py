@@ -31,7 +31,6 @@ from hhrnet_deploy.pipeline.stage_inputs import (
     package_versions,
     preset_identity,
 )
-from hhrnet_deploy.skeletons import Skeleton
 from hhrnet_deploy.targets.bundle import Bundle, read_bundle
 from hhrnet_deploy.targets.registry import find_target
 
@@ -53,7 +52,7 @@ class CompileOptions:
         spec: target, precision and shapes of the engine.
         preset: of a checkpoint that does not say what it is.
         flip: evaluate and time with the flip test, as published.
-        skeleton: joints of the data set, when it was given one.
+        skeleton: the file that the data set was opened with, when its joints are not those the model names.
         max_ap_drop: the largest AP drop allowed. An int8 engine gets layers in higher precision until it is kept;
             whether it is, the caller checks once the report is there.
         pairs: timed pairs of engine and reference; 0 leaves the timing out.
@@ -66,7 +65,7 @@ class CompileOptions:
     spec: EngineSpec
     preset: str | None = None
     flip: bool = True
-    skeleton: Skeleton | None = None
+    skeleton: Path | None = None
     max_ap_drop: float | None = None
     pairs: int = 10
     pictures: int = 6
@@ -241,7 +240,7 @@ class _Compilation:
             if limit is None:
                 return build(None)
             try:
-                return build(BudgetRequest(limit, self.data))
+                return build(BudgetRequest(limit, self.data, self.options.skeleton))
             except GateFailedError as error:
                 # The report of the plain engine shows what goes wrong; the caller's gate fails afterwards.
                 self.note(f"{error.fact} Going on with every layer in int8.")
@@ -258,7 +257,8 @@ class _Compilation:
         return self._stage("build", inputs, work, (path,))
 
     def _config(self, bundle: Bundle) -> InferenceConfig:
-        decode = DecodeConfig(flip=self.options.flip, skeleton=self.options.skeleton)
+        own = None if self.options.skeleton is None else self.data.skeleton
+        decode = DecodeConfig(flip=self.options.flip, skeleton=own)
         return InferenceConfig(short_side=bundle.manifest.short_side, decode=bundle.manifest.decode or decode)
 
     def _evaluate(self, build: StageRun, config: InferenceConfig) -> StageRun:
@@ -359,6 +359,7 @@ class _Compilation:
         calibration = [] if spec.calibration is None else ["--calibration", spec.calibration]
         engine = [*basic, *calibration] if options.engine_words is None else options.engine_words
         folder = ["--data", str(self.data.root), "--split", self.data.split]
+        own = [] if options.skeleton is None else ["--skeleton", str(options.skeleton)]
         data = folder if options.data_words is None else list(options.data_words)
         flip = [] if options.flip else ["--no-flip"]
         gate = [] if options.max_ap_drop is None else ["--max-ap-drop", f"{options.max_ap_drop:g}"]
@@ -367,7 +368,7 @@ class _Compilation:
         lines = [
             ["compile", checkpoint, *preset, *engine, *data, *gate, *flip, "-o", str(root)],
             ["export", checkpoint, *preset, *spec.shape_words(), "-o", str(root / HEADS)],
-            ["build", str(root / HEADS), *kind, *([*folder, *gate] if budget else []), "-o", bundle],
+            ["build", str(root / HEADS), *kind, *([*folder, *own, *gate] if budget else []), "-o", bundle],
             ["eval", "--engine", bundle, "--reference", checkpoint, *preset, *data, *flip, *gate],
             ["bench", bundle, checkpoint, *preset, "--images", str(self.data.image_folder), *flip],
         ]

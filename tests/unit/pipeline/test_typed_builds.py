@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from hhrnet_deploy.data.coco import open_dataset
 from hhrnet_deploy.errors import GateFailedError, InputError
 from hhrnet_deploy.pipeline.budget import BudgetRequest
 from hhrnet_deploy.pipeline.build import build_engine
+from hhrnet_deploy.skeletons import COCO
 from hhrnet_deploy.targets.bundle import read_bundle, read_layers
 from hhrnet_deploy.targets.opening import open_engine
 
@@ -141,6 +143,23 @@ def test_a_budget_that_fits_writes_its_measurements_and_the_plot(
     assert shown.exit_code == 0, shown.output
     assert "drop of at most 1.0" in shown.output
     assert f"most sensitive of {len(budget.sensitivity)} layers" in shown.output
+
+
+def test_a_budget_on_joints_of_ones_own_names_their_file(
+    tiny_onnx: Path, tmp_path: Path, photos: Path, data: Path
+) -> None:
+    names = [f"joint_{number}" for number in range(17)]
+    own = COCO.model_copy(update={"name": "own", "joints": tuple(names)})
+    root, file = tmp_path / "own data", tmp_path / "own.json"
+    file.write_text(own.model_dump_json())
+    shutil.copytree(data, root, symlinks=True)
+    annotations = root / "annotations" / "person_keypoints_val2017.json"
+    document = json.loads(annotations.read_text())
+    document["categories"] = [{"id": 1, "name": "person", "keypoints": names, "skeleton": []}]
+    annotations.write_text(json.dumps(document))
+    request = BudgetRequest(1.0, open_dataset(root, skeleton=file), file)
+    folder = build(tiny_onnx, tmp_path / "e", photos, target="openvino", budget=request)
+    assert f"--split val2017 --skeleton {file}" in read_bundle(folder).manifest.rebuild
 
 
 def test_a_budget_on_data_without_people_fails_before_the_search(
