@@ -223,6 +223,8 @@ def print_report(report: EvaluationReport) -> None:
             "of the images)",
             markup=False,
         )
+    if report.reference is not None and report.reference.metrics.get("AP") == 0:
+        console.info(f"{report.reference.name} has AP 0 on these images: no drop can show, whatever the engine does")
     if report.agreement is not None:
         console.out.print(
             f"agreement AP {_number(report.agreement.ap)} (the reference's people as ground truth); different people "

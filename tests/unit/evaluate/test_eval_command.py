@@ -59,7 +59,11 @@ def _interrupt(number: int, people: People) -> People:
     return people
 
 
-_CHANGES = {"lossy": _lossy, "interrupt": _interrupt}
+def _blind(number: int, people: People) -> People:
+    return people.select(np.zeros(len(people), bool))
+
+
+_CHANGES = {"blind": _blind, "lossy": _lossy, "interrupt": _interrupt}
 
 
 def _bundle(folder: Path, name: str) -> None:
@@ -96,6 +100,12 @@ def test_a_drop_beyond_the_gate_exits_with_three_after_the_table(run: Run) -> No
     assert code == 0
     assert "interval" in out
     assert "different people" in out
+
+
+def test_a_reference_that_finds_nothing_right_is_said_to_prove_nothing(run: Run) -> None:
+    arguments = ("--checkpoint", "default", "--data", "data")
+    assert "no drop can show" in run(*arguments, "--reference", "blind", "--max-ap-drop", "0")[2]
+    assert "no drop can show" not in run(*arguments, "--reference", "lossy")[2]
 
 
 def test_contradicting_options_are_usage_errors(run: Run) -> None:
