@@ -66,7 +66,8 @@ def annotated(image_id: int, annotations: Sequence[dict[str, Any]], skeleton: Sk
     without labelled joints is a region where people are neither right nor wrong.
 
     Raises:
-        InputError: the number of keypoints is not 3K, or box or area are missing or no finite numbers.
+        InputError: the number of keypoints is not 3K, or box or area are missing or no finite numbers, or the area
+            is below zero.
     """
     return ImageTruth(image_id, tuple(_annotation(image_id, item, skeleton) for item in annotations))
 
@@ -99,7 +100,10 @@ def _area(name: str, item: dict[str, Any], box: Float, factor: float | None) -> 
         raise InputError(
             f"{name} has no area, which OKS needs.", hint="Add it, or set box_area_factor in the skeleton file."
         )
-    return float(_numbers(name, "area", [item["area"]])[0])
+    area = float(_numbers(name, "area", [item["area"]])[0])
+    if area < 0:
+        raise InputError(f"{name} has an area below zero: {area:g}.", hint=CHECK_HINT)
+    return area
 
 
 def _numbers(name: str, key: str, values: Any) -> Float:

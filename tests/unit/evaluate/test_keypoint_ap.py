@@ -147,6 +147,7 @@ def test_annotations_that_oks_cannot_use_are_named() -> None:
         ("bbox", [1, 2, 3], "no box"),
         ("area", None, "no area"),
         ("area", float("nan"), "finite numbers as area"),
+        ("area", -5.0, "an area below zero: -5"),
         ("keypoints", ["x"] * 51, "finite numbers as keypoints"),
     ):
         with pytest.raises(InputError, match=expected):
