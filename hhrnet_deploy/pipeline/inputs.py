@@ -53,7 +53,7 @@ def expand(
         inputs: as typed.
         on_error: told about what is wrong with one of them, as long as another gives something.
         on_other_files: told, in a sentence, which files of a folder or glob are no photos or videos by their names.
-            Hidden files are left out without a word.
+            Hidden files of a folder are left out without a word.
 
     Raises:
         InputError: a path that does not exist, a folder or glob without photos or videos, or a file of another kind.
@@ -80,7 +80,8 @@ def _expand_one(item: str, on_other_files: Callable[[str], None] | None) -> list
         return [Video(item)]
     path = Path(item)
     if path.is_dir():
-        return _known(path.iterdir(), f"The folder {path} holds", on_other_files)
+        shown = (each for each in path.iterdir() if not each.name.startswith("."))
+        return _known(shown, f"The folder {path} holds", on_other_files)
     if path.exists():
         return [_file(path)]
     if item.isdecimal():
@@ -93,7 +94,7 @@ def _expand_one(item: str, on_other_files: Callable[[str], None] | None) -> list
 
 def _known(paths: Iterable[Path], where: str, on_other_files: Callable[[str], None] | None) -> list[Photo | Video]:
     """The photos and videos among ``paths``, sorted."""
-    files = sorted(path for path in paths if path.is_file() and not path.name.startswith("."))
+    files = sorted(path for path in paths if path.is_file())
     known = [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES]
     other = [path.name for path in files if path.suffix.lower() not in IMAGE_SUFFIXES | VIDEO_SUFFIXES]
     if not known:
