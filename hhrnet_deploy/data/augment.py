@@ -152,7 +152,9 @@ def place_mask(mask: npt.NDArray[np.bool_], placement: Placement, size: int) -> 
     return np.ascontiguousarray(kept[:, ::-1]) if placement.flip else kept
 
 
-def place_joints(joints: Float64, placement: Placement, size: int, flip_index: tuple[int, ...]) -> Float64:
+def place_joints(
+    joints: Float64, placement: Placement, size: int, flip_index: tuple[int, ...], *, pixel: float = 1.0
+) -> Float64:
     """Joints at an output resolution.
 
     Args:
@@ -160,17 +162,18 @@ def place_joints(joints: Float64, placement: Placement, size: int, flip_index: t
         placement: the draw.
         size: side of the output.
         flip_index: the skeleton's; joint k of a mirrored image is joint flip_index[k].
+        pixel: a pixel of the network input in pixels of the output. The official code takes 1 at every resolution
+            (transforms.py:62-76), which moves a mirrored joint by up to 3 input pixels.
 
     Returns:
-        (P, K, 3): x, y in pixels of the output, visibility unchanged. A mirrored x is size - 1 - x at every
-        resolution (transforms.py:62-76).
+        (P, K, 3): x, y in pixels of the output, visibility unchanged. A mirrored x is size - pixel - x.
     """
     placed = joints.copy()
     matrix = placement.matrix(size)
     placed[..., :2] = joints[..., :2] @ matrix[:, :2].T + matrix[:, 2]
     if placement.flip:
         placed = placed[:, list(flip_index)]
-        placed[..., 0] = size - placed[..., 0] - 1
+        placed[..., 0] = size - placed[..., 0] - pixel
     return placed
 
 

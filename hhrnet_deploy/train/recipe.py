@@ -89,10 +89,13 @@ class TargetOptions(_Part):
 
     Attributes:
         sigma: standard deviation in pixels of each resolution.
+        exact: centred on the joint itself and mirrored as the image is (UDP, Huang et al. 2020); the official code
+            truncates to a pixel and mirrors by a pixel of the map, half a pixel of the map or more beside it.
         scale_aware: one for each person instead.
     """
 
     sigma: Positive = 2.0
+    exact: bool = False
     scale_aware: ScaleAware | None = None
 
 

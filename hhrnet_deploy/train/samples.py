@@ -102,8 +102,9 @@ def make_example(dataset: KeypointDataset, sample: Sample, recipe: Recipe, rng: 
     heats, masks, placed = [], [], []
     for stride in (COARSE_STRIDE, FINE_STRIDE):
         size = recipe.crop // stride
-        placed.append(augment.place_joints(joints, placement, size, dataset.skeleton.flip_index))
-        heats.append(gaussian_targets(placed[-1], size, sigmas))
+        pixel = 1 / stride if recipe.targets.exact else 1.0
+        placed.append(augment.place_joints(joints, placement, size, dataset.skeleton.flip_index, pixel=pixel))
+        heats.append(gaussian_targets(placed[-1], size, sigmas, exact=recipe.targets.exact))
         masks.append(augment.place_mask(counted, placement, size))
     index, visible = tag_positions(placed[0], recipe.crop // COARSE_STRIDE)
     return Example(str(sample.path), image, heats[0], heats[1], masks[0], masks[1], index, visible)

@@ -15,13 +15,21 @@ SMALLEST_SIGMA = 1e-3
 """A Gaussian this narrow marks a single pixel."""
 
 
-@lru_cache(maxsize=512)
-def _gaussian(sigma: float) -> Float32:
-    """(2r+1, 2r+1) float32 with r = round(3 sigma + 1); 6 sigma + 3 a side for whole sigmas, as officially."""
+def _gaussian(sigma: float, centre: tuple[float, float] = (0.0, 0.0)) -> Float32:
+    """(2r+1, 2r+1) float32 with r = round(3 sigma + 1); 6 sigma + 3 a side for whole sigmas, as officially.
+
+    ``centre`` is x, y of the joint from the middle of the window, in pixels.
+    """
     reach = int(np.floor(3 * sigma + 1.5))
     offsets = np.arange(-reach, reach + 1, dtype=np.float64)
-    squares = offsets**2
-    window: Float32 = np.exp(-(squares[:, None] + squares[None, :]) / (2 * sigma**2)).astype(np.float32)
+    across, down = ((offsets - shift) ** 2 for shift in centre)
+    window: Float32 = np.exp(-(down[:, None] + across[None, :]) / (2 * sigma**2)).astype(np.float32)
+    return window
+
+
+@lru_cache(maxsize=512)
+def _gaussian_on_pixel(sigma: float) -> Float32:
+    window = _gaussian(sigma)
     window.setflags(write=False)
     return window
 
@@ -34,7 +42,7 @@ def _cells(joints: Float64, size: int) -> tuple[npt.NDArray[np.int64], npt.NDArr
     return cells, inside & (joints[..., 2] > 0)
 
 
-def gaussian_targets(joints: Float64, size: int, sigmas: float | Float64 = 2.0) -> Float32:
+def gaussian_targets(joints: Float64, size: int, sigmas: float | Float64 = 2.0, *, exact: bool = False) -> Float32:
     """Heat maps the network should give: a Gaussian at each joint, the larger one where they overlap.
 
     The Gaussian is centred on the truncated pixel and reaches ``3 sigma + 1`` pixels (target_generators.py:27-49 of
@@ -44,6 +52,8 @@ def gaussian_targets(joints: Float64, size: int, sigmas: float | Float64 = 2.0) 
         joints: (P, K, 3) x, y in pixels of this resolution and visibility (counted when above 0).
         size: side of the square map.
         sigmas: one standard deviation in pixels, or (P,) one for each person (scale-aware).
+        exact: centre it half a pixel before the joint, where truncation puts it on average and where the decoder
+            reads the joint from; nothing is lost to rounding then.
 
     Returns:
         (K, size, size) float32.
@@ -52,9 +62,14 @@ def gaussian_targets(joints: Float64, size: int, sigmas: float | Float64 = 2.0) 
     per_person = np.broadcast_to(np.asarray(sigmas, np.float64), (len(joints),))
     cells, counted = _cells(joints, size)
     for person, joint in np.argwhere(counted):
-        window = _gaussian(float(per_person[person]))
-        reach = len(window) // 2
         x, y = (int(value) for value in cells[person, joint])
+        sigma = float(per_person[person])
+        if exact:
+            across, down = joints[person, joint, :2] - 0.5 - (x, y)
+            window = _gaussian(sigma, (float(across), float(down)))
+        else:
+            window = _gaussian_on_pixel(sigma)
+        reach = len(window) // 2
         left, right = max(0, x - reach), min(size, x + reach + 1)
         top, bottom = max(0, y - reach), min(size, y + reach + 1)
         part = window[top - y + reach : bottom - y + reach, left - x + reach : right - x + reach]

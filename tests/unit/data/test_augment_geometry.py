@@ -107,6 +107,15 @@ def test_a_mirrored_x_is_size_minus_x_minus_one_at_every_resolution() -> None:
         np.testing.assert_allclose(turned[..., 1], plain[:, list(COCO.flip_index), 1])
 
 
+def test_a_joint_mirrored_exactly_stays_at_its_input_pixel() -> None:
+    joints = np.random.default_rng(0).uniform(0, 80, (2, 17, 3))
+    placement = Placement((40.0, 40.0), 80.0, 12.0, 1.0, True)
+    at_input = place_joints(joints, placement, 64, COCO.flip_index)
+    for stride in (2, 4):
+        small = place_joints(joints, placement, 64 // stride, COCO.flip_index, pixel=1 / stride)
+        np.testing.assert_allclose(small[..., :2] * stride, at_input[..., :2])
+
+
 def test_the_mask_is_binary_and_zero_outside_the_photo() -> None:
     placement = Placement((60.0, 40.0), 240.0, 0.0, 3.0, False)
     mask = place_mask(np.ones((80, 120), np.bool_), placement, 24)

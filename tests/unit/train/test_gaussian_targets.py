@@ -7,12 +7,15 @@ import math
 import numpy as np
 import pytest
 
+from hhrnet_deploy.config import DecodeConfig
+from hhrnet_deploy.decode.api import decode_heads
+from hhrnet_deploy.heads import Heads
 from hhrnet_deploy.train.targets import gaussian_targets, scale_aware_sigmas, tag_positions
 
 SIZE, K = 19, 3
 
 
-def _naive(joints: np.ndarray, size: int, sigmas: list[float]) -> np.ndarray:
+def _naive(joints: np.ndarray, size: int, sigmas: list[float], exact: bool = False) -> np.ndarray:
     heat = np.zeros((joints.shape[1], size, size))
     for person, sigma in zip(joints, sigmas, strict=True):
         reach = math.floor(3 * sigma + 1 + 0.5)
@@ -20,9 +23,10 @@ def _naive(joints: np.ndarray, size: int, sigmas: list[float]) -> np.ndarray:
             x, y = int(px), int(py)  # truncation toward zero
             if seen <= 0 or not (0 <= x < size and 0 <= y < size):
                 continue
+            middle = (px - 0.5, py - 0.5) if exact else (x, y)
             for row in range(max(0, y - reach), min(size, y + reach + 1)):
                 for column in range(max(0, x - reach), min(size, x + reach + 1)):
-                    value = math.exp(-((column - x) ** 2 + (row - y) ** 2) / (2 * sigma**2))
+                    value = math.exp(-((column - middle[0]) ** 2 + (row - middle[1]) ** 2) / (2 * sigma**2))
                     heat[k, row, column] = max(heat[k, row, column], value)
     return heat
 
@@ -43,6 +47,28 @@ def test_gaussians_of_different_people_keep_their_sigma() -> None:
     joints, sigmas = _random(4, 9), [0.4, 1.0, 1.37, 3.0]
     expected = _naive(joints, SIZE, sigmas)
     np.testing.assert_allclose(gaussian_targets(joints, SIZE, np.array(sigmas)), expected, atol=1e-6)
+
+
+def test_exact_gaussians() -> None:
+    joints, sigmas = _random(5, 10), [0.4, 1.0, 1.37, 2.0, 3.0]
+    expected = _naive(joints, SIZE, sigmas, exact=True)
+    np.testing.assert_allclose(gaussian_targets(joints, SIZE, np.array(sigmas), exact=True), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(("exact", "mean_error"), [(False, 0.5), (True, 0.125)])
+def test_the_decoder_reads_exact_targets_closer_and_none_to_one_side(exact: bool, mean_error: float) -> None:
+    """One person of 17 joints at random places of a 64 x 64 input; error in input pixels along an axis."""
+    rng, errors = np.random.default_rng(3), []
+    config = DecodeConfig(flip=False)
+    for _ in range(60):
+        joints = np.concatenate([rng.uniform(12, 52, (1, 17, 2)), np.ones((1, 17, 1))], axis=-1)
+        maps = [gaussian_targets(joints / (stride, stride, 1), 64 // stride, 1.5, exact=exact) for stride in (4, 2)]
+        coarse = np.concatenate([maps[0], np.zeros_like(maps[0])])
+        person = decode_heads(Heads(coarse[None], maps[1][None]), size=(64, 64), config=config)[0]
+        errors.append(person.keypoints[0, :, :2] - joints[0, :, :2])
+    offsets = np.array(errors)
+    assert abs(offsets.mean()) < 0.05
+    assert abs(np.abs(offsets).mean() - mean_error) < 0.03
 
 
 @pytest.mark.parametrize(

@@ -94,6 +94,21 @@ def test_scale_aware_sigmas_reach_the_targets(tmp_path: Path) -> None:
     assert wide.fine_heat.sum() > 2 * plain.fine_heat.sum()
 
 
+@pytest.mark.parametrize("flip", [0, 1])
+def test_exact_targets_lie_where_the_joint_is_in_the_image(tmp_path: Path, flip: int) -> None:
+    samples = _set(write_people(tmp_path, 1), targets={"exact": True, "sigma": 0.7}, geometry={**STILL, "flip": flip})
+    dataset, sample = samples.locate(0)
+    (x, y, _), *_ = dataset.joints(sample)[0]
+    # The photo is 96x80: a centred square of 80 becomes 64 pixels; the nose is the nose in the mirror too.
+    x, y = (x - 8) * 64 / 80, y * 64 / 80
+    expected = np.array([63 - x if flip else x, y])
+    example = _example(samples)
+    for heat, stride in ((example.coarse_heat[0], 4), (example.fine_heat[0], 2)):
+        rows, columns = np.indices(heat.shape)
+        middle = np.array([(heat * columns).sum(), (heat * rows).sum()]) / heat.sum()
+        np.testing.assert_allclose((middle + 0.5) * stride, expected, atol=0.05)
+
+
 def test_a_sample_depends_on_seed_epoch_and_number_only(tmp_path: Path) -> None:
     root = write_people(tmp_path, 2)
     moving = {"geometry": {}, "photometric": {"brightness": 0.2, "noise": 0.5}}
