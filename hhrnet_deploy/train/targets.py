@@ -13,6 +13,8 @@ Float64 = npt.NDArray[np.float64]
 
 SMALLEST_SIGMA = 1e-3
 """A Gaussian this narrow marks a single pixel."""
+_SMALLEST_EXACT_SIGMA = 0.5
+"""A narrower one could fall between the pixels; this one is 0.37 at each when the joint lies in the middle of four."""
 
 
 def _gaussian(sigma: float, centre: tuple[float, float] = (0.0, 0.0)) -> Float32:
@@ -53,7 +55,7 @@ def gaussian_targets(joints: Float64, size: int, sigmas: float | Float64 = 2.0, 
         size: side of the square map.
         sigmas: one standard deviation in pixels, or (P,) one for each person (scale-aware).
         exact: centre it half a pixel before the joint, where truncation puts it on average and where the decoder
-            reads the joint from; nothing is lost to rounding then.
+            reads the joint from; nothing is lost to rounding then. Sigmas below 0.5 count as 0.5.
 
     Returns:
         (K, size, size) float32.
@@ -66,7 +68,7 @@ def gaussian_targets(joints: Float64, size: int, sigmas: float | Float64 = 2.0, 
         sigma = float(per_person[person])
         if exact:
             across, down = joints[person, joint, :2] - 0.5 - (x, y)
-            window = _gaussian(sigma, (float(across), float(down)))
+            window = _gaussian(max(sigma, _SMALLEST_EXACT_SIGMA), (float(across), float(down)))
         else:
             window = _gaussian_on_pixel(sigma)
         reach = len(window) // 2

@@ -10,7 +10,7 @@ import pytest
 from hhrnet_deploy.config import DecodeConfig
 from hhrnet_deploy.decode.api import decode_heads
 from hhrnet_deploy.heads import Heads
-from hhrnet_deploy.train.targets import gaussian_targets, scale_aware_sigmas, tag_positions
+from hhrnet_deploy.train.targets import SMALLEST_SIGMA, gaussian_targets, scale_aware_sigmas, tag_positions
 
 SIZE, K = 19, 3
 
@@ -50,9 +50,14 @@ def test_gaussians_of_different_people_keep_their_sigma() -> None:
 
 
 def test_exact_gaussians() -> None:
-    joints, sigmas = _random(5, 10), [0.4, 1.0, 1.37, 2.0, 3.0]
+    joints, sigmas = _random(5, 10), [0.5, 1.0, 1.37, 2.0, 3.0]
     expected = _naive(joints, SIZE, sigmas, exact=True)
     np.testing.assert_allclose(gaussian_targets(joints, SIZE, np.array(sigmas), exact=True), expected, atol=1e-6)
+
+
+def test_the_narrowest_exact_gaussian_does_not_fall_between_the_pixels() -> None:
+    heat = gaussian_targets(np.array([[[9.0, 9.0, 1.0]]]), SIZE, SMALLEST_SIGMA, exact=True)
+    np.testing.assert_allclose(heat[0, 8:10, 8:10], math.exp(-1), rtol=1e-6)
 
 
 @pytest.mark.parametrize(("exact", "mean_error"), [(False, 0.5), (True, 0.125)])
