@@ -90,7 +90,7 @@ class TargetOptions(_Part):
     Attributes:
         sigma: standard deviation in pixels of each resolution.
         exact: centred on the joint itself and mirrored as the image is (UDP, Huang et al. 2020); the official code
-            truncates to a pixel and mirrors by a pixel of the map, half a pixel of the map or more beside it.
+            truncates to a pixel of the map and mirrors at the map's own last pixel.
         scale_aware: one for each person instead.
     """
 
