@@ -5,7 +5,7 @@ Equal inputs give equal bytes: names come from the graph, nothing depends on tim
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -39,6 +39,8 @@ class Family:
         roles: the roles that are quantised.
         fold_relu: leave out a ReLU whose only readers clip at 0 anyway.
         matmul_heads: write the heads of a fixed-size graph as matrix products.
+        pairs_fit: neighbouring weights are so small together that processors which add two products in 16 bits do not
+            saturate; see `quantized_weight`.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Family:
     roles: frozenset[Role]
     fold_relu: bool = False
     matmul_heads: bool = False
+    pairs_fit: bool = False
 
 
 # TensorRT folds a convolution, the other side of the sum and the ReLU into one int8 kernel when the convolution's own
@@ -55,8 +58,8 @@ class Family:
 TENSORRT = Family("tensorrt", False, True, "lp", frozenset({Role.CONVOLUTION, Role.SKIP, Role.RESIZE}))
 # OpenVINO and ONNX Runtime compute a sum in 8 bits only when its inputs are; partial sums stay inside one kernel.
 _ALL_BUT_SUMS = frozenset(Role) - {Role.SUM}
-OPENVINO = Family("openvino", True, False, "mse", _ALL_BUT_SUMS, fold_relu=True, matmul_heads=True)
-ONNXRUNTIME = Family("onnxruntime", True, False, "mse", _ALL_BUT_SUMS, fold_relu=True)
+ONNXRUNTIME = Family("onnxruntime", True, False, "mse", _ALL_BUT_SUMS, fold_relu=True, pairs_fit=True)
+OPENVINO = replace(ONNXRUNTIME, name="openvino", matmul_heads=True)
 FAMILIES = {"openvino": OPENVINO, "onnxruntime": ONNXRUNTIME, "tensorrt": TENSORRT, "tensorrt-rtx": TENSORRT}
 
 
@@ -249,14 +252,26 @@ def tensor_scale(
 def quantized_weight(
     weight: npt.NDArray[np.float32], node: onnx.NodeProto, family: Family
 ) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32], int]:
-    """int8 weights, one scale per output channel, and the axis of the output channels."""
+    """int8 weights, one scale per output channel, and the axis of the output channels.
+
+    x86 processors without VNNI (``vpmaddubsw``) add two neighbouring products of uint8 and int8 in 16 bits, which
+    saturate above 32,767. For families whose ``pairs_fit`` no two neighbours of one sign exceed 127 before rounding and
+    128 after it: 255 * 128 = 32,640. Neighbours are input channels one after the other and the ends of successive taps:
+    oneDNN pairs the channels of a tap, ONNX Runtime goes on from tap to tap.
+    """
     axis = _channel_axis(node)
-    others = tuple(number for number in range(weight.ndim) if number != axis)
-    largest = np.abs(weight).max(axis=others).astype(np.float32)
+    rows = np.moveaxis(np.moveaxis(weight, axis, 0), 1, -1).reshape(weight.shape[axis], -1)
+    largest = (_largest_pair(rows) if family.pairs_fit else np.abs(rows).max(axis=1)).astype(np.float32)
     scale = _representable(np.maximum(largest / np.float32(INT8_LEVELS), np.float32(_SMALLEST_SCALE)), family)
     shape = [-1 if number == axis else 1 for number in range(weight.ndim)]
     values = np.clip(np.rint(weight / scale.reshape(shape)), -INT8_LEVELS, INT8_LEVELS).astype(np.int8)
     return values, scale, axis
+
+
+def _largest_pair(rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Per row the largest magnitude of a value, or of two neighbours of the same sign together."""
+    signed = np.maximum(np.stack([rows, -rows]), 0)
+    return np.maximum(signed.max(axis=2), (signed[:, :, 1:] + signed[:, :, :-1]).max(axis=2, initial=0)).max(axis=0)
 
 
 def _representable(scale: npt.NDArray[np.float32] | np.float32, family: Family) -> npt.NDArray[np.float32]:
