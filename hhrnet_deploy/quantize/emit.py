@@ -14,6 +14,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from hhrnet_deploy.errors import InputError
+from hhrnet_deploy.quantize.fold import features_part
 from hhrnet_deploy.quantize.histogram import Method
 from hhrnet_deploy.quantize.plan import Placement, Role, Split
 from hhrnet_deploy.quantize.statistics import Statistics
@@ -41,6 +42,7 @@ class Family:
         matmul_heads: write the heads of a fixed-size graph as matrix products.
         pairs_fit: neighbouring weights are so small together that processors which add two products in 16 bits do not
             saturate; see `quantized_weight`.
+        fold_coarse: the deconvolution of the features takes that of coarse in; see `fold`.
     """
 
     name: str
@@ -51,6 +53,7 @@ class Family:
     fold_relu: bool = False
     matmul_heads: bool = False
     pairs_fit: bool = False
+    fold_coarse: bool = False
 
 
 # TensorRT folds a convolution, the other side of the sum and the ReLU into one int8 kernel when the convolution's own
@@ -58,7 +61,7 @@ class Family:
 TENSORRT = Family("tensorrt", False, True, "lp", frozenset({Role.CONVOLUTION, Role.SKIP, Role.RESIZE}))
 # OpenVINO and ONNX Runtime compute a sum in 8 bits only when its inputs are; partial sums stay inside one kernel.
 _ALL_BUT_SUMS = frozenset(Role) - {Role.SUM}
-ONNXRUNTIME = Family("onnxruntime", True, False, "mse", _ALL_BUT_SUMS, fold_relu=True, pairs_fit=True)
+ONNXRUNTIME = Family("onnxruntime", True, False, "mse", _ALL_BUT_SUMS, fold_relu=True, pairs_fit=True, fold_coarse=True)
 OPENVINO = replace(ONNXRUNTIME, name="openvino", matmul_heads=True)
 FAMILIES = {"openvino": OPENVINO, "onnxruntime": ONNXRUNTIME, "tensorrt": TENSORRT, "tensorrt-rtx": TENSORRT}
 
@@ -157,36 +160,54 @@ class _Writer:
         return output
 
     def _append_split(self, node: onnx.NodeProto, split: Split) -> None:
-        weight = self.topology.constant(node.input[1])
-        features, coarse, whole = onnx.NodeProto(), onnx.NodeProto(), str(node.output[0])
+        part = features_part(self.topology, split, fold=self.family.fold_coarse)
+        features, other = onnx.NodeProto(), onnx.NodeProto()
         features.CopyFrom(node)
-        coarse.CopyFrom(node)
-        features.name, coarse.name = f"{node.name}/features", f"{node.name}/coarse"
-        features.output[0], coarse.output[0] = f"{node.name}/features_output", f"{node.name}/coarse_output"
-        features.input[1] = self._weight(node, features.name, weight[: split.channels])
-        del coarse.input[2:]
-        duplicate = f"{split.coarse}/channels_last"
-        coarse.input[0] = duplicate if any(duplicate in made.output for made in self.nodes) else split.coarse
-        coarse.input[1] = self._constant(f"{coarse.name}/weight", weight[split.channels :])
-        total = helper.make_node("Add", [features.output[0], coarse.output[0]], [whole], name=f"{node.name}/sum")
-        self.nodes += [features, coarse, total]
+        other.CopyFrom(node)
+        features.name, other.name = f"{node.name}/features", f"{node.name}/coarse"
+        features.output[0], other.output[0] = f"{node.name}/features_output", f"{node.name}/coarse_output"
+        features.input[1] = self._weight(node, features.name, part.weight)
+        del other.input[2:]
+        if part.bias_map is None:
+            other.input[0] = split.coarse
+            weight = self.topology.constant(node.input[1])[split.channels :]
+        else:
+            other.input[0] = self._ones(other.name, split.features)
+            weight = part.bias_map
+        other.input[1] = self._constant(f"{other.name}/weight", weight)
+        total = helper.make_node(
+            "Add", [features.output[0], other.output[0]], [node.output[0]], name=f"{node.name}/sum"
+        )
+        self.nodes += [features, other, total]
+
+    def _ones(self, name: str, like: str) -> str:
+        """A tensor of ones, (1, 1, H, W) with the height and width of ``like``; a constant where these are fixed."""
+        sides = [
+            self._constant(f"{name}/sides_{what}", np.array([value], np.int64))
+            for what, value in (("from", 2), ("to", 4))
+        ]
+        single = self._constant(f"{name}/single", np.array([1, 1], np.int64))
+        one = numpy_helper.from_array(np.ones(1, np.float32))
+        steps: list[tuple[str, list[str], dict[str, Any]]] = [
+            ("Shape", [like], {}),
+            ("Slice", [f"{name}/0", *sides], {}),
+            ("Concat", [single, f"{name}/1"], {"axis": 0}),
+            ("ConstantOfShape", [f"{name}/2"], {"value": one}),
+        ]
+        self.nodes += _chain(name, steps, f"{name}/3")
+        return f"{name}/3"
 
     def _append_head(self, node: onnx.NodeProto) -> None:
         """A 1x1 convolution whose result leaves the graph, as a matrix product, where the graph has one size.
 
         OpenVINO computes convolutions channels last; a product of the transposed rows writes (K, H*W) at once, where
-        the convolution needs a slow reordering of its channels afterwards. The deconvolution, which wants channels
-        last, gets a convolution of its own: computing coarse twice costs less than the reordering.
+        the convolution needs a slow reordering of its channels afterwards.
         """
-        weight, output = self.topology.constant(node.input[1]), str(node.output[0])
-        shape = _head_shape(self.topology, node)
+        weight, shape = self.topology.constant(node.input[1]), _head_shape(self.topology, node)
         if shape is None or weight.shape[2:] != (1, 1):
             self.nodes.append(node)
-            return
-        self.nodes += self._product(node, weight, [0, weight.shape[0], *shape])
-        if self.placement.split is not None and output == self.placement.split.coarse:
-            node.output[0] = f"{output}/channels_last"
-            self.nodes.append(node)
+        else:
+            self.nodes += self._product(node, weight, [0, weight.shape[0], *shape])
 
     def _product(self, node: onnx.NodeProto, weight: npt.NDArray[Any], shape: list[int]) -> list[onnx.NodeProto]:
         name, outputs = f"{node.name}/product", weight.shape[0]
@@ -202,11 +223,7 @@ class _Writer:
             ("Add", [f"{name}/3", bias], {}),
             ("Reshape", [f"{name}/4", back], {}),
         ]
-        outs = [f"{name}/{number}" for number in range(len(steps) - 1)] + [str(node.output[0])]
-        return [
-            helper.make_node(kind, inputs, [out], name=f"{name}/{number}_{kind}", **attributes)
-            for number, ((kind, inputs, attributes), out) in enumerate(zip(steps, outs, strict=True))
-        ]
+        return _chain(name, steps, str(node.output[0]))
 
     def _constant(self, name: str, value: npt.NDArray[Any]) -> str:
         self.constants[name] = value
@@ -261,7 +278,7 @@ def quantized_weight(
     """
     axis = _channel_axis(node)
     rows = np.moveaxis(np.moveaxis(weight, axis, 0), 1, -1).reshape(weight.shape[axis], -1)
-    largest = (_largest_pair(rows) if family.pairs_fit else np.abs(rows).max(axis=1)).astype(np.float32)
+    largest = _largest_pair(rows) if family.pairs_fit else np.abs(rows).max(axis=1).astype(np.float32)
     scale = _representable(np.maximum(largest / np.float32(INT8_LEVELS), np.float32(_SMALLEST_SCALE)), family)
     shape = [-1 if number == axis else 1 for number in range(weight.ndim)]
     values = np.clip(np.rint(weight / scale.reshape(shape)), -INT8_LEVELS, INT8_LEVELS).astype(np.int8)
@@ -271,7 +288,8 @@ def quantized_weight(
 def _largest_pair(rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """Per row the largest magnitude of a value, or of two neighbours of the same sign together."""
     signed = np.maximum(np.stack([rows, -rows]), 0)
-    return np.maximum(signed.max(axis=2), (signed[:, :, 1:] + signed[:, :, :-1]).max(axis=2, initial=0)).max(axis=0)
+    pairs = (signed[:, :, 1:] + signed[:, :, :-1]).max(axis=2, initial=0)
+    return np.asarray(np.maximum(signed.max(axis=2), pairs).max(axis=0), np.float32)
 
 
 def _representable(scale: npt.NDArray[np.float32] | np.float32, family: Family) -> npt.NDArray[np.float32]:
@@ -312,6 +330,15 @@ def _head_shape(topology: Topology, node: onnx.NodeProto) -> tuple[int, int] | N
     output = topology.model.graph.output[topology.heads.index(node.name)]
     sides = [int(dim.dim_value) for dim in output.type.tensor_type.shape.dim[2:4]]
     return (sides[0], sides[1]) if len(sides) == 2 and all(sides) else None
+
+
+def _chain(name: str, steps: list[tuple[str, list[str], dict[str, Any]]], output: str) -> list[onnx.NodeProto]:
+    """Nodes that make ``name/0``, ``name/1``, ... and at last ``output``, from (type, inputs, attributes) of each."""
+    outs = [f"{name}/{number}" for number in range(len(steps) - 1)] + [output]
+    return [
+        helper.make_node(kind, inputs, [out], name=f"{name}/{number}_{kind}", **attributes)
+        for number, ((kind, inputs, attributes), out) in enumerate(zip(steps, outs, strict=True))
+    ]
 
 
 def _read_nodes(nodes: list[onnx.NodeProto], wanted: set[str]) -> list[onnx.NodeProto]:

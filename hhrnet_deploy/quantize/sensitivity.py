@@ -16,8 +16,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from hhrnet_deploy.quantize.cost import multiply_adds
 from hhrnet_deploy.quantize.emit import Family, quantized_weight, tensor_scale
-from hhrnet_deploy.quantize.plan import Placement, make_plan
-from hhrnet_deploy.quantize.topology import CONVOLUTIONS, ordered
+from hhrnet_deploy.quantize.fold import features_part
+from hhrnet_deploy.quantize.plan import Placement, Split, make_plan
+from hhrnet_deploy.quantize.topology import CONVOLUTIONS, Topology, ordered
 from hhrnet_deploy.targets.normalize import normalize
 from hhrnet_deploy.targets.quantization import LayerSensitivity
 
@@ -116,12 +117,18 @@ def _switched_model(source: Source, placement: Placement, family: Family) -> onn
             scale, zero = tensor_scale(topology, source.statistics, read.tensor, family)
             errors[read.tensor] = _rounding_error(read.tensor, scale, zero, added, constants)
         mixed = _mixed(read.tensor, errors[read.tensor], node.name, "activation", added)
-        if split is not None:
-            nodes[split.concat].input[0] = mixed
-        else:
+        weight = topology.constant(node.input[1])
+        error = np.zeros_like(weight)
+        if split is None:
             node.input[read.index] = mixed
-        channels = split.channels if split else None
-        constants[f"{node.name}/weight_error"] = _weight_error(topology.constant(node.input[1]), node, family, channels)
+            error += _weight_error(weight, node, family)
+        else:
+            nodes[split.concat].input[0] = mixed
+            part = features_part(topology, split, fold=family.fold_coarse)
+            error[: split.channels] = _weight_error(part.weight, node, family)
+            if part.bias_map is not None:
+                nodes[split.concat].input[1] = _coarse_of(topology, split, f"{node.name}/activation_scaled", added)
+        constants[f"{node.name}/weight_error"] = error
         node.input[1] = _mixed(node.input[1], f"{node.name}/weight_error", node.name, "weight", added)
         model.graph.input.append(helper.make_tensor_value_info(_switch(node.name), TensorProto.FLOAT, []))
     model.graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in constants.items())
@@ -151,15 +158,19 @@ def _mixed(exact: str, error: str, name: str, what: str, added: list[onnx.NodePr
     return output
 
 
-def _weight_error(
-    weight: npt.NDArray[np.float32], node: onnx.NodeProto, family: Family, channels: int | None
-) -> npt.NDArray[np.float32]:
-    part = weight if channels is None else weight[:channels]
-    values, scale, axis = quantized_weight(part, node, family)
-    shape = [-1 if number == axis else 1 for number in range(part.ndim)]
-    error = np.zeros_like(weight)
-    error[: len(part)] = values.astype(np.float32) * scale.reshape(shape) - part
-    return error
+def _coarse_of(topology: Topology, split: Split, error: str, added: list[onnx.NodeProto]) -> str:
+    """Nodes for coarse of features with ``error``, as a deconvolution sees it that took coarse in."""
+    head = topology.nodes[topology.heads[0]]
+    change, output = f"{split.node}/coarse_change", f"{split.node}/coarse_mixed"
+    added.append(helper.make_node("Conv", [error, head.input[1]], [change], name=change))
+    added.append(helper.make_node("Add", [split.coarse, change], [output], name=output))
+    return output
+
+
+def _weight_error(weight: npt.NDArray[np.float32], node: onnx.NodeProto, family: Family) -> npt.NDArray[np.float32]:
+    values, scale, axis = quantized_weight(weight, node, family)
+    shape = [-1 if number == axis else 1 for number in range(weight.ndim)]
+    return values.astype(np.float32) * scale.reshape(shape) - weight
 
 
 def plot_sensitivity(layers: tuple[LayerSensitivity, ...], kept: frozenset[str], path: Path) -> None:

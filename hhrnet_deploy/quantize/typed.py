@@ -161,7 +161,7 @@ def _int8(source: Source, family: Family, keep: Collection[str]) -> TypedGraph:
         calibration=_record(source.statistics.header, family.method),
         kept=placement.kept,
         float32_tensors=overflowing,
-        int8_share=int8_share(topology, placement, source.short_side),
+        int8_share=int8_share(topology, placement, source.short_side, fold_coarse=family.fold_coarse),
     )
     return TypedGraph(model, quantization)
 

@@ -148,13 +148,20 @@ def test_the_split_deconvolution_is_exact_without_quantisation(network: Topology
 
 
 def test_coarse_reaches_the_deconvolution_unquantised(network: Topology, measured: Statistics) -> None:
-    model = emit(network, make_plan(network), measured, OPENVINO)
+    model = emit(network, make_plan(network), measured, TENSORRT)
     coarse = node(model, "double/coarse")
     assert coarse.input[0] == "coarse"
     np.testing.assert_array_equal(constant(model, coarse.input[1]), network.constant("double.w")[4:])
     assert len(coarse.input) == 2
     assert node(model, "double/features").input[2] == "double.b"
     assert "Concat" not in kinds(model)
+
+
+def test_cpus_read_no_coarse_in_the_deconvolution(network: Topology, measured: Statistics) -> None:
+    model = emit(network, make_plan(network), measured, OPENVINO)
+    assert [item.name for item in model.graph.node if "coarse" in item.input] == []
+    assert node(model, "double/features").input[0] == "features/dequantized"
+    assert constant(model, node(model, "double/coarse").input[1]).shape == (1, 4, 4, 4)
 
 
 def test_tensors_after_a_relu_are_unsigned_for_cpus_and_signed_for_tensorrt(
@@ -240,8 +247,10 @@ def test_work_is_counted_as_it_is_done(network: Topology) -> None:
     # A transposed convolution touches each input pixel once per tap.
     assert work["double"] == 6 * 4 * 16 * 64 * 64
     plan = make_plan(network)
-    quantized = sum(work[name] for name in plan.quantized) - 2 * 4 * 16 * 64 * 64
-    assert int8_share(network, plan, 64) == pytest.approx(quantized / sum(work.values()))
+    coarse = 2 * 4 * 16 * 64 * 64
+    quantized, total = sum(work[name] for name in plan.quantized) - coarse, sum(work.values())
+    assert int8_share(network, plan, 64) == pytest.approx(quantized / total)
+    assert int8_share(network, plan, 64, fold_coarse=True) == pytest.approx(quantized / (total - coarse))
 
 
 def test_graphs_that_cannot_be_quantised_say_why(network: Topology, measured: Statistics) -> None:
