@@ -18,6 +18,7 @@ from hhrnet_deploy.files import is_disk_full, locked, write_text
 from hhrnet_deploy.model.checkpoint import LoadedModel
 from hhrnet_deploy.model.presets import find_preset
 from hhrnet_deploy.targets.torch import TorchRunner
+from hhrnet_deploy.train.arithmetic import NO_BF16, has_bf16
 from hhrnet_deploy.train.distributed import World, joined, synchronise_norms
 from hhrnet_deploy.train.ema import MovingAverage
 from hhrnet_deploy.train.loop import BEST_FILE, FINAL_FILE, STATE_FILE, Run
@@ -106,6 +107,8 @@ def train(
         if world.leads:
             run.watchers = [*recorders(options.folder, learner.position.step), *watchers]
             write_text(options.folder / RECIPE_FILE, yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False))
+            if recipe.precision == "bf16" and not has_bf16(world.device):
+                tell(NO_BF16)
             tell(_size_of(run))
         finished = run.fit()
         return _report(run, options.folder, finished) if world.leads else None

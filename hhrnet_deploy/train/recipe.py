@@ -150,7 +150,7 @@ class Recipe(_Part):
             depends on the machine's speed: resuming it goes on, but not to the same bits.
         global_batch: images per optimiser step over all devices.
         images_per_device: images one device takes at once; gradients are accumulated up to ``global_batch``.
-        precision: ``bf16`` and ``fp16`` are autocast; ``fp16`` scales the loss.
+        precision: ``bf16`` and ``fp16`` are autocast, ``bf16`` only where the device has it; ``fp16`` scales the loss.
         sync_bn: batch normalisation over the images of all devices.
         ema: decay of the moving average that is validated and shipped; None switches it off.
         init: what to start from: None, ``default``, or a checkpoint; ``--init`` replaces it.

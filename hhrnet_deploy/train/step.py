@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from hhrnet_deploy.errors import HHRNetError, InputError
+from hhrnet_deploy.train.arithmetic import autocast_type
 from hhrnet_deploy.train.batches import Batch, normalise
 from hhrnet_deploy.train.losses import LossFactors, LossParts, total_loss
 from hhrnet_deploy.train.recipe import Recipe
@@ -18,7 +19,6 @@ from hhrnet_deploy.train.state import Learner
 
 # Of the loss, in fp16: below it after 31 skipped steps in a row from where PyTorch starts, 2^16.
 _SMALLEST_SCALE = 2.0**-14
-_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class NotANumberError(HHRNetError):
@@ -77,7 +77,7 @@ class Stepper:
         return total_loss(coarse, fine, batch.targets, factors)
 
     def _autocast(self) -> AbstractContextManager[object]:
-        kind = _AUTOCAST.get(self.recipe.precision)
+        kind = autocast_type(self.recipe.precision, self.device)
         return nullcontext() if kind is None else torch.autocast(self.device.type, kind)
 
     def _gradients_stay_here(self, more_to_come: bool) -> AbstractContextManager[object]:

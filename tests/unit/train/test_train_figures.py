@@ -22,6 +22,7 @@ STEP = """
 import json, resource, sys, time
 import numpy as np, torch
 from hhrnet_deploy.model.checkpoint import load_model
+from hhrnet_deploy.train.arithmetic import autocast_type
 from hhrnet_deploy.train.batches import Batch, normalise
 from hhrnet_deploy.train.losses import Targets
 from hhrnet_deploy.train.recipe import Recipe
@@ -57,7 +58,7 @@ def timed(act):
 def plain():
     inputs = normalise(batch.images.to(device))
     inputs = inputs.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
-    kind = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
+    kind = autocast_type(precision, device)
     with torch.autocast(device.type, kind, enabled=kind is not None):
         coarse, fine = network(inputs)
     network.zero_grad()

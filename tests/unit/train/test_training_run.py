@@ -306,3 +306,25 @@ def test_mixed_precision_learns_finite_weights(world: dict[str, Any], tmp_path: 
     report = _train({**world, "precision": precision, "epochs": 1}, tmp_path / "run")
     assert report.weights is not None
     assert all(torch.isfinite(value).all() for value in load_model(checkpoint=report.weights).state_dict().values())
+
+
+@pytest.mark.parametrize(("native", "kind"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_bf16_is_not_emulated(
+    world: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, native: bool, kind: torch.dtype
+) -> None:
+    from hhrnet_deploy.train import arithmetic, step
+
+    seen: set[torch.dtype] = set()
+    loss = step.total_loss
+
+    def watched(coarse: torch.Tensor, *others: Any) -> Any:
+        seen.add(coarse.dtype)
+        return loss(coarse, *others)
+
+    monkeypatch.setattr(step, "total_loss", watched)
+    for module in (arithmetic, training):
+        monkeypatch.setattr(module, "has_bf16", lambda _device: native)
+    said: list[str] = []
+    _train({**world, "precision": "bf16", "epochs": 1}, tmp_path / "run", said=said)
+    assert seen == {kind}
+    assert any("computed in float32" in line for line in said) != native

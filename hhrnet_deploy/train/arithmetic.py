@@ -1,0 +1,33 @@
+"""Which type a recipe's precision computes in on a device."""
+
+from __future__ import annotations
+
+import torch
+
+NO_BF16 = (
+    "This processor multiplies no bf16 numbers itself, and emulating them takes several times as long as float32: "
+    "the recipe's bf16 is computed in float32."
+)
+_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def autocast_type(precision: str, device: torch.device) -> torch.dtype | None:
+    """The type that forward passes are cast to; None leaves them in float32.
+
+    Args:
+        precision: of the recipe. ``bf16`` falls back to float32 where the device would emulate it.
+        device: where to compute.
+    """
+    if precision == "bf16" and not has_bf16(device):
+        return None
+    return _AUTOCAST.get(precision)
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Whether the device computes in bf16 itself.
+
+    CPUs do that oneDNN has kernels for (x86: with AVX-512), GPUs from Ampere on.
+    """
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
