@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hhrnet_deploy.train.arithmetic import has_bf16
 from hhrnet_deploy.train.recipe import Optimiser
 
 # Jordan et al. 2024, "Muon": the quintic that drives singular values towards 1, steepest at 0.
@@ -128,7 +129,7 @@ def orthogonal(matrices: Tensor) -> Tensor:
     """Matrices with the singular vectors of the given ones and singular values between about 0.7 and 1.2.
 
     Args:
-        matrices: (N, R, C), any floating-point type; computed in bfloat16.
+        matrices: (N, R, C), any floating-point type; computed in bfloat16, or in float32 on a device without it.
 
     Returns:
         (N, R, C) float32.
@@ -136,7 +137,8 @@ def orthogonal(matrices: Tensor) -> Tensor:
     first, second, third = _QUINTIC
     tall = matrices.shape[1] > matrices.shape[2]
     turned = (matrices.mT if tall else matrices).float()
-    now: Tensor = (turned / turned.norm(dim=(1, 2), keepdim=True).clamp_min(1e-20)).bfloat16().contiguous()
+    now: Tensor = turned / turned.norm(dim=(1, 2), keepdim=True).clamp_min(1e-20)
+    now = now.to(torch.bfloat16 if has_bf16(matrices.device) else torch.float32).contiguous()
     for _ in range(_ITERATIONS):
         square = now @ now.mT
         now = torch.baddbmm(now, torch.baddbmm(square, square, square, beta=second, alpha=third), now, beta=first)

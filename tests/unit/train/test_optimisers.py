@@ -32,8 +32,12 @@ def _small() -> nn.Module:
     )
 
 
+@pytest.mark.parametrize("bf16", [True, False])
 @pytest.mark.parametrize("shape", [(3, 32, 288), (2, 256, 64), (1, 17, 17)])
-def test_orthogonal_keeps_directions_and_levels_singular_values(shape: tuple[int, ...]) -> None:
+def test_orthogonal_keeps_directions_and_levels_singular_values(
+    shape: tuple[int, ...], bf16: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hhrnet_deploy.train.optimiser.has_bf16", lambda _device: bf16)
     torch.manual_seed(0)
     matrices = torch.randn(shape) * 1e-4
     made = orthogonal(matrices)
