@@ -105,20 +105,27 @@ def read_cost(path: Path, size: tuple[int, int]) -> tuple[GraphCost, tuple[NodeC
 def assign_work(layers: tuple[Layer, ...], nodes: Iterable[NodeCost]) -> tuple[Layer, ...]:
     """The engine's layers with the multiply-adds of the graph's nodes that they were made of.
 
-    A node that no layer names is left out; one that several name goes to the layer that is a convolution or product by
-    its type, and to the one with the node's own name among those.
+    One that several layers name goes to the layer that is a convolution or product by its type, and to the one with the
+    node's own name among those. A node that no layer names is left out, except when it is the only one and one
+    convolution or product names no node: OpenVINO renames a transposed convolution that it gives another bias.
     """
     by_part: dict[str, list[int]] = {}
     for number, layer in enumerate(layers):
         for part in {layer.name, *layer.nodes}:
             by_part.setdefault(part, []).append(number)
     work: dict[int, dict[str, int]] = {}
+    nameless = []
     for node in nodes:
         names = (node.name, f"{node.name}/WithoutBiases", *node.outputs)
         found = [number for name in names for number in by_part.get(name, [])]
         if found:
             best = max(found, key=lambda number: (is_weighted(layers[number]), node.name in layers[number].name))
             work.setdefault(best, {})[node.name] = node.multiply_adds
+        else:
+            nameless.append(node)
+    idle = [number for number, layer in enumerate(layers) if is_weighted(layer) and number not in work]
+    if len(nameless) == len(idle) == 1:
+        work[idle[0]] = {nameless[0].name: nameless[0].multiply_adds}
     return tuple(
         layer.model_copy(update={"work": work[number]}) if number in work else layer
         for number, layer in enumerate(layers)

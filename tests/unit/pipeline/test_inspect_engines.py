@@ -129,6 +129,17 @@ def test_work_goes_to_the_layer_that_computes_it(tmp_path: Path) -> None:
     assert second.work == {"second": 20 * 256}, "by the name of its tensor"
 
 
+def test_the_only_layer_without_a_name_is_the_only_node_without_one(tmp_path: Path) -> None:
+    _, nodes = read_cost(quantized_pair(tmp_path / "g.onnx"), (32, 32))
+    named = tuple(Layer(name=name, type="Convolution", precision="u8") for name in ("first", "second"))
+    renamed = Layer(name="ConvolutionBackpropData_15", type="Deconvolution", precision="u8")
+    glue = Layer(name="reorder", type="Reorder", precision="u8")
+    third = next(node.multiply_adds for node in nodes if node.name == "third")
+    assert [layer.work for layer in assign_work((glue, renamed, *named), nodes)][:2] == [{}, {"third": third}]
+    # Two that might be meant: none is.
+    assert not any("third" in layer.work for layer in assign_work((renamed, renamed, *named), nodes))
+
+
 def test_an_engine_is_explained(openvino: Path, tiny_onnx: Path) -> None:
     report = inspect(openvino)
     assert (report.kind, report.about["target"], report.about["precision"]) == ("engine", "openvino", "fp32")
