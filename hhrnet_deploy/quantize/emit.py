@@ -272,24 +272,28 @@ def quantized_weight(
     """int8 weights, one scale per output channel, and the axis of the output channels.
 
     x86 processors without VNNI (``vpmaddubsw``) add two neighbouring products of uint8 and int8 in 16 bits, which
-    saturate above 32,767. For families whose ``pairs_fit`` no two neighbours of one sign exceed 127 before rounding and
-    128 after it: 255 * 128 = 32,640. Neighbours are input channels one after the other and the ends of successive taps:
-    oneDNN pairs the channels of a tap, ONNX Runtime goes on from tap to tap.
+    saturate above 32,767. For families whose ``pairs_fit`` no two such neighbours of one sign exceed 127 before
+    rounding and 128 after it: 255 * 128 = 32,640. Neighbours are input channels 0 and 1, 2 and 3, ... of a tap. With an
+    odd number of channels oneDNN leaves the last one alone, and ONNX Runtime pairs it with the first of the next tap.
     """
     axis = _channel_axis(node)
-    rows = np.moveaxis(np.moveaxis(weight, axis, 0), 1, -1).reshape(weight.shape[axis], -1)
-    largest = _largest_pair(rows) if family.pairs_fit else np.abs(rows).max(axis=1).astype(np.float32)
+    rows = np.moveaxis(np.moveaxis(weight, axis, 0), 1, -1)
+    taps = rows.reshape(len(rows), -1, rows.shape[-1])
+    if family.pairs_fit:
+        largest = np.maximum(_largest_pair(taps), _largest_pair(taps.reshape(len(rows), 1, -1)))
+    else:
+        largest = np.abs(taps).max(axis=(1, 2)).astype(np.float32)
     scale = _representable(np.maximum(largest / np.float32(INT8_LEVELS), np.float32(_SMALLEST_SCALE)), family)
     shape = [-1 if number == axis else 1 for number in range(weight.ndim)]
     values = np.clip(np.rint(weight / scale.reshape(shape)), -INT8_LEVELS, INT8_LEVELS).astype(np.int8)
     return values, scale, axis
 
 
-def _largest_pair(rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Per row the largest magnitude of a value, or of two neighbours of the same sign together."""
-    signed = np.maximum(np.stack([rows, -rows]), 0)
-    pairs = (signed[:, :, 1:] + signed[:, :, :-1]).max(axis=2, initial=0)
-    return np.asarray(np.maximum(signed.max(axis=2), pairs).max(axis=0), np.float32)
+def _largest_pair(taps: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """(O, taps, channels) -> (O,) the largest magnitude of two channels of one sign side by side, or of one alone."""
+    signed = np.maximum(np.stack([taps, -taps]), 0)
+    even = np.pad(signed, [(0, 0), (0, 0), (0, 0), (0, taps.shape[-1] % 2)])
+    return np.asarray((even[..., ::2] + even[..., 1::2]).max(axis=(0, 2, 3)), np.float32)
 
 
 def _representable(scale: npt.NDArray[np.float32] | np.float32, family: Family) -> npt.NDArray[np.float32]:

@@ -1,4 +1,4 @@
-"""Equalisation: channels of one tensor get ranges of one size, so that one scale suits all of them.
+"""Equalisation: channels of one tensor get ranges of like size, so that one scale suits all of them.
 
 Between convolutions HRNet only has ReLU, sums and nearest-neighbour upsampling, which all commute with a positive
 factor per channel. Tensors that meet in a sum form a group with common factors: the convolutions that write into the
@@ -23,6 +23,10 @@ Factors = npt.NDArray[np.float32]
 Maxima = npt.NDArray[np.float32]
 # Operators that commute with a factor per channel, and how many activations they read.
 _OPERANDS = {"Relu": 1, "Add": 2, "Resize": 1}
+# What the range of a channel loses, that of its weights gains, and a convolution has one scale for all its inputs. So
+# the factors go most of the way only: the migration strength of Xiao et al., "SmoothQuant", ICML 2023. docs/int8.md has
+# what it brings.
+_STRENGTH = 0.75
 # A channel that hardly ever is on is not blown up beyond this: its weights would outweigh all others.
 _MOST = 2.0**10
 
@@ -77,7 +81,7 @@ def _added(model: onnx.ModelProto, name: str, value: npt.NDArray[np.float32]) ->
 
 
 def _factors(topology: Topology, tensors: list[str], maxima: dict[str, Maxima], split: Split | None) -> Factors | None:
-    """Each channel's share of the group's largest magnitude, 0 to 1; None where nothing may change."""
+    """Each channel's share of the group's largest magnitude, 0 to 1, to `_STRENGTH`; None where nothing may change."""
     if not all(_may_change(topology, tensor, split) for tensor in tensors):
         return None
     known = [maxima[key] for tensor in tensors if (key := topology.key(tensor)) in maxima]
@@ -87,7 +91,7 @@ def _factors(topology: Topology, tensors: list[str], maxima: dict[str, Maxima], 
     if not largest.any():
         return None
     share: npt.NDArray[np.float64] = np.maximum(largest / largest.max(), 1.0 / _MOST)
-    return share.astype(np.float32)
+    return (share**_STRENGTH).astype(np.float32)
 
 
 def _may_change(topology: Topology, tensor: str, split: Split | None) -> bool:

@@ -9,6 +9,8 @@ Rules, each with its reason:
 * Both inputs of a residual sum and of the sums between resolutions are quantised, and so is what a Resize enlarges:
   the tensors between convolutions stay in 8 bits. A Resize copies values, so its output has the scale of its input.
 * The sum whose result only the fine head reads stays in higher precision on its convolution's side.
+* So do what the last exchange between resolutions enlarges, and the convolution's side of the block before it: their
+  rounding would go straight into coarse (docs/int8.md).
 """
 
 from __future__ import annotations
@@ -105,13 +107,43 @@ def make_plan(topology: Topology, *, keep: Collection[str] = ()) -> Placement:
     kept = {name: HEAD for name in names if name in topology.heads}
     kept |= {name: BUDGET for name in names if name in keep and name not in kept}
     splits = [split for node in convolutions if node.name not in kept and (split := _split(topology, node))]
-    reads = [read for node in topology.nodes.values() for read in _reads(topology, node, kept, splits)]
+    last = _last_exchange(topology)
+    everywhere = (read for node in topology.nodes.values() for read in _reads(topology, node, kept, splits))
+    reads = [read for read in everywhere if read.tensor not in last]
     return Placement(
         quantized=tuple(name for name in names if name not in kept),
         kept=kept,
         reads=tuple(reads),
         split=splits[0] if splits else None,
     )
+
+
+def _last_exchange(topology: Topology) -> frozenset[str]:
+    """What the sum that coarse reads enlarges, before and after, and the last convolution of the block that it adds."""
+    terms = _terms(topology, _before_relu(topology, topology.nodes[topology.heads[0]].input[0]))
+    sources = {tensor: topology.made_by(tensor) for tensor in terms}
+    enlarged = {tensor: source.input[0] for tensor, source in sources.items() if source and source.op_type == "Resize"}
+    if not enlarged:
+        return frozenset()
+    block = [
+        tensor for term in terms if term not in enlarged for tensor in _terms(topology, _before_relu(topology, term))
+    ]
+    branches = [tensor for tensor in block if _role(topology, tensor) is Role.BRANCH]
+    return frozenset([*enlarged, *enlarged.values(), *branches])
+
+
+def _terms(topology: Topology, node: onnx.NodeProto | None) -> list[str]:
+    """The tensors that ``node`` adds up, through sums of sums; none when it is no sum."""
+    if node is None or node.op_type != "Add":
+        return []
+    operands = [tensor for _, tensor in topology.activations(node)]
+    return [term for tensor in operands for term in _terms(topology, topology.made_by(tensor)) or [tensor]]
+
+
+def _before_relu(topology: Topology, tensor: str) -> onnx.NodeProto | None:
+    """The node that makes ``tensor``, or the one in front of it where that is a ReLU."""
+    node = topology.made_by(tensor)
+    return topology.made_by(node.input[0]) if node is not None and node.op_type == "Relu" else node
 
 
 def _split(topology: Topology, node: onnx.NodeProto) -> Split | None:

@@ -119,14 +119,17 @@ def figures(topology: Topology, image: Any) -> Statistics:
 
 
 def network_block(size: int | None = None) -> onnx.ModelProto:
-    """Every kind of block once: stem, residual, exchange up and down, concatenation, deconvolution, residual, heads."""
+    """Every kind of block: stem, residual, two exchanges, concatenation, deconvolution, residual, heads."""
     block = Block(size=size)
     stem = block.relu("stem_relu", block.conv("stem", "image", 4, kernel=3))
     inner = block.relu("inner_relu", block.conv("inner", stem, 4, kernel=3))
     residual = block.relu("residual_relu", block.add("residual", block.conv("outer", inner, 4, kernel=3), stem))
     low = block.relu("low_relu", block.conv("low", residual, 6, kernel=3, stride=2))
     raised = block.up("raised", block.conv("to_high", low, 4))
-    features = block.relu("features", block.add("fused", residual, raised))
+    mixed = block.relu("mixed", block.add("fused", residual, raised))
+    last_raised = block.up("last_raised", block.conv("last_to_high", low, 4))
+    end = block.relu("end", block.add("block_sum", block.conv("block_conv", mixed, 4, kernel=3), mixed))
+    features = block.relu("features", block.add("last_fused", end, last_raised))
     coarse = block.conv("coarse", features, 2)
     double = block.relu("double_relu", block.deconv("double", block.concat("joined", features, coarse), 4))
     last_inner = block.relu("last_inner_relu", block.conv("last_inner", double, 4, kernel=3))

@@ -55,15 +55,16 @@ def test_the_float_network_stays_the_same(skewed: Topology, image: Any) -> None:
         np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5 * float(np.abs(expected).max()))
 
 
-def test_channels_of_a_group_reach_the_same_size(skewed: Topology, image: Any) -> None:
+def test_the_spread_of_a_group_shrinks_to_its_fourth_root(skewed: Topology, image: Any) -> None:
     before = maxima(skewed, image)
     after = maxima(equalized(skewed, before), image)
-    # What meets in a sum is one group: its largest member has every channel at the group's own largest value.
-    groups = [("stem_relu", "stem", "outer", "residual", "residual_relu", "to_high", "raised", "fused", "features")]
-    for tensors in (*groups, ("inner", "inner_relu"), ("low", "low_relu")):
-        largest = np.max([after[name] for name in tensors], axis=0)
-        np.testing.assert_allclose(largest, largest.max(), rtol=1e-3)
-        assert np.max([before[name] for name in tensors], axis=0).std() > 0.1 * largest.max()
+    # What meets in a sum is one group; its largest member tells. The factors go three quarters of the way.
+    blocks = ["stem_relu", "stem", "outer", "residual", "residual_relu", "mixed", "block_conv", "block_sum", "end"]
+    exchanges = ["to_high", "raised", "fused", "last_to_high", "last_raised", "last_fused", "features"]
+    for tensors in (blocks + exchanges, ["inner", "inner_relu"], ["low", "low_relu"]):
+        old, new = (np.max([of[name] for name in tensors], axis=0) for of in (before, after))
+        np.testing.assert_allclose(new / new.max(), (old / old.max()) ** 0.25, rtol=1e-3)
+        assert old.std() > 0.1 * old.max()
 
 
 @pytest.mark.parametrize("family", [OPENVINO, TENSORRT], ids=lambda family: family.name)
@@ -78,7 +79,7 @@ def test_it_takes_most_of_the_noise_away(skewed: Topology, image: Any, family: A
             )
         )
 
-    assert noise(equalized(skewed, maxima(skewed, image))) < noise(skewed) / 4
+    assert noise(equalized(skewed, maxima(skewed, image))) < noise(skewed) / 3
 
 
 def test_heads_input_and_what_meets_a_constant_keep_their_size(image: Any) -> None:

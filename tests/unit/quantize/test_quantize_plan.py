@@ -47,6 +47,11 @@ def test_every_block_is_placed_as_the_plan_says(network: Topology) -> None:
         ("raised", 0): ("to_high", "resize"),
         ("fused", 0): ("residual_relu", "skip"),
         ("fused", 1): ("raised", "skip"),
+        ("last_to_high", 0): ("low_relu", "convolution"),
+        # Not what the last exchange enlarges, nor the convolution's side of the block before: coarse reads that sum.
+        ("block_conv", 0): ("mixed", "convolution"),
+        ("block_sum", 1): ("mixed", "skip"),
+        ("last_fused", 0): ("end", "skip"),
         ("double", 0): ("features", "convolution"),
         ("last_inner", 0): ("double_relu", "convolution"),
         ("last_outer", 0): ("last_inner_relu", "convolution"),
@@ -171,7 +176,17 @@ def test_tensors_after_a_relu_are_unsigned_for_cpus_and_signed_for_tensorrt(
     cpu, gpu = (emit(network, plan, measured, family) for family in (OPENVINO, TENSORRT))
     zeros = {name: constant(cpu, f"{name}/zero_point") for name in plan.tensors}
     assert {name for name, zero in zeros.items() if zero.dtype == np.uint8} == {
-        *("stem_relu", "inner_relu", "residual_relu", "low_relu", "features", "double_relu", "last_inner_relu")
+        *(
+            "stem_relu",
+            "inner_relu",
+            "residual_relu",
+            "low_relu",
+            "mixed",
+            "end",
+            "features",
+            "double_relu",
+            "last_inner_relu",
+        )
     }
     assert all(zero == 0 for zero in zeros.values())
     gpu_zeros = [t for t in gpu.graph.initializer if t.name.endswith("zero_point")]
