@@ -10,6 +10,7 @@ import shutil
 import subprocess
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 from hhrnet_deploy.targets.cuda_ready import missing_to_run
@@ -20,6 +21,10 @@ _PACKAGES = (
 )
 _TENSORRT = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 _COMPILERS = ("g++", "cmake", "ninja", "nvcc")
+_CPU_FACTS = Path("/proc/cpuinfo")
+# Linux's names of the instructions.
+_VNNI = frozenset({"avx_vnni", "avx512_vnni"})
+_BF16 = frozenset({"avx512_bf16", "amx_bf16"})
 _TIMEOUT = 20
 
 
@@ -127,6 +132,7 @@ def _abilities(packages: dict[str, str | None], compilers: dict[str, str | None]
         _decoder(),
         _cpu_engine("openvino", packages),
         _cpu_engine("onnxruntime", packages),
+        *_arithmetic(_cpu_flags(_CPU_FACTS)),
         _tensorrt_build(packages, gpus),
         _rtx_build(packages),
         _gpu_runtime(packages, gpus),
@@ -145,6 +151,25 @@ def _cpu_engine(package: str, packages: dict[str, str | None]) -> Ability:
     found = packages[package]
     detail = f"builds and runs engines on this CPU ({found})" if found else f"{package} is not installed"
     return Ability(f"target {package}", found is not None, detail, None if found else f"pip install {package}")
+
+
+def _cpu_flags(facts: Path) -> frozenset[str]:
+    """The instructions an x86 processor has; none where the system does not tell."""
+    try:
+        found = re.search(r"^flags\s*:(.*)$", facts.read_text(), re.MULTILINE)
+    except OSError:
+        return frozenset()
+    return frozenset(found[1].split()) if found else frozenset()
+
+
+def _arithmetic(flags: frozenset[str]) -> list[Ability]:
+    """How fast int8 and bf16 are on this CPU; nothing where that is not known."""
+    if not flags:
+        return []
+    vnni, bf16 = bool(flags & _VNNI), bool(flags & _BF16)
+    fast = "VNNI" if vnni else "no VNNI: int8 engines are as accurate, but only about twice as fast as float32"
+    half = "bf16 instructions" if bf16 else "none here: build fp32 or int8; trainings in bf16 say how they compute"
+    return [Ability("fast int8 on this CPU", vnni, fast), Ability("bf16 on this CPU", bf16, half)]
 
 
 def _tensorrt_build(packages: dict[str, str | None], gpus: list[Gpu]) -> Ability:

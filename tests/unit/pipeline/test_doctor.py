@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from hhrnet_deploy.cli.app import app
+from hhrnet_deploy.pipeline import doctor
 from hhrnet_deploy.pipeline.doctor import diagnose
 
 
@@ -49,6 +50,26 @@ def test_a_missing_compiler_is_named_with_its_remedy(tmp_path: Path, monkeypatch
 def test_the_installed_cpu_engines_are_seen() -> None:
     assert _ability("target openvino")
     assert _ability("target onnxruntime")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("processor\t: 0\nflags\t\t: fpu avx2 fma\n", {"fast int8 on this CPU": False, "bf16 on this CPU": False}),
+        ("flags : avx2 avx_vnni\n", {"fast int8 on this CPU": True, "bf16 on this CPU": False}),
+        ("flags : avx512_vnni avx512_bf16\n", {"fast int8 on this CPU": True, "bf16 on this CPU": True}),
+        ("Features : asimd\n", {}),
+        (None, {}),
+    ],
+)
+def test_the_processors_arithmetic_is_told_where_it_is_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str | None, expected: dict[str, bool]
+) -> None:
+    facts = tmp_path / "cpuinfo"
+    if text is not None:
+        facts.write_text(text)
+    monkeypatch.setattr(doctor, "_CPU_FACTS", facts)
+    assert {a.name: a.works for a in diagnose().abilities if "on this CPU" in a.name} == expected
 
 
 def test_json_is_one_document() -> None:
