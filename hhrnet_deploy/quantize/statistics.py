@@ -123,8 +123,12 @@ class Statistics:
         try:
             with np.load(path, allow_pickle=False) as archive:
                 return cls._from_arrays({name: archive[name] for name in archive.files})
+        except ValidationError as error:
+            first = error.errors()[0]
+            detail = f"{'.'.join(map(str, first['loc'])) or 'header'}: {first['msg']}, got {first['input']!r}"
+            raise InputError(f"{path} is no calibration file of this version ({detail}).", hint=_AGAIN) from error
         # TypeError: an array alone (.npy) is no archive.
-        except (OSError, EOFError, ValueError, KeyError, TypeError, BadZipFile, ValidationError) as error:
+        except (OSError, EOFError, ValueError, KeyError, TypeError, BadZipFile) as error:
             raise InputError(f"{path} is no calibration file of this version: {error}.", hint=_AGAIN) from error
 
     @classmethod

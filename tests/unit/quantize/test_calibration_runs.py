@@ -246,3 +246,14 @@ def test_a_photo_too_long_for_the_network_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"long\.png: .*4000x16") as caught:
         list(open_calibration(str(tmp_path)).warped(64))
     assert "--max-long-side" not in str(caught.value)
+
+
+def test_a_file_of_another_version_says_which(tiny: Topology, photos: Path, tmp_path: Path) -> None:
+    measure(tiny, photos, tmp_path / "ranges")
+    with np.load(tmp_path / "ranges") as archive:
+        arrays = {name: archive[name] for name in archive.files}
+    arrays["header"] = np.array(str(arrays["header"]).replace('"schema_version":3', '"schema_version":2'))
+    np.savez(tmp_path / "old.npz", **arrays)
+    with pytest.raises(InputError, match=r"of this version \(schema_version: Input should be 3, got 2\)") as caught:
+        Statistics.load(tmp_path / "old.npz")
+    assert "\n" not in caught.value.fact
