@@ -64,7 +64,7 @@ def build(
     ] = None,
     range_method: Annotated[
         Literal["minmax", "percentile", "entropy", "mse", "lp"] | None,
-        typer.Option(help="How int8 thresholds are chosen; default mse for CPUs, lp for TensorRT."),
+        typer.Option(help="How int8 thresholds are chosen; default lp."),
     ] = None,
     max_ap_drop: Annotated[
         float | None,

@@ -34,7 +34,7 @@ def calibrate(
     method: Annotated[
         Literal["minmax", "percentile", "entropy", "mse", "lp"],
         typer.Option(help="How thresholds are chosen, in the table."),
-    ] = "mse",
+    ] = "lp",
     preset: options.Preset = None,
     as_json: options.AsJson = False,
 ) -> None:

@@ -17,7 +17,7 @@ from hhrnet_deploy.evaluate.run import evaluate
 from hhrnet_deploy.pipeline.progress import Bar, Note, bar_or_nothing
 from hhrnet_deploy.quantize.budget import Limit, meet_budget
 from hhrnet_deploy.quantize.calibration_set import CalibrationSet
-from hhrnet_deploy.quantize.emit import Family
+from hhrnet_deploy.quantize.family import Family
 from hhrnet_deploy.quantize.sensitivity import measure_sensitivity
 from hhrnet_deploy.quantize.typed import Source, TypedGraph, save_graph
 from hhrnet_deploy.targets.graph import Graph

@@ -14,7 +14,7 @@ from hhrnet_deploy.files import write_text
 from hhrnet_deploy.pipeline.progress import Bar, Note, bar_or_nothing
 from hhrnet_deploy.quantize.calibration_set import DEFAULT_SET, CalibrationSet, open_calibration
 from hhrnet_deploy.quantize.collect import Calibration, calibrate, passes
-from hhrnet_deploy.quantize.emit import INT8_LEVELS, UINT8_LEVELS
+from hhrnet_deploy.quantize.family import INT8_LEVELS, UINT8_LEVELS
 from hhrnet_deploy.quantize.histogram import DEFAULT_METHOD, Method
 from hhrnet_deploy.quantize.typed import measurable
 from hhrnet_deploy.targets.graph import Graph, read_graph

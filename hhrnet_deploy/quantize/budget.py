@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from hhrnet_deploy.errors import GateFailedError
-from hhrnet_deploy.quantize.emit import Family
+from hhrnet_deploy.quantize.family import Family
 from hhrnet_deploy.quantize.typed import Source, TypedGraph, type_graph
 from hhrnet_deploy.targets.quantization import Budget, BudgetStep, LayerSensitivity
 

@@ -1,10 +1,10 @@
 """Calibration: the network runs over the set, and every tensor's magnitudes are counted on the way.
 
 First it runs over the beginning of the set as it is, to see how large each channel becomes; then, equalised, over all
-of it.
+of it. At the beginning of that the patches that convolutions read are looked at, too.
 
-The graph itself reduces each tensor to its extremes and to a coarse grid of its pixels; only those leave ONNX Runtime,
-so memory depends neither on the number of images nor on how many tensors are watched.
+The graph itself reduces each tensor to its extremes, to a coarse grid of its pixels and to a sample of its patches;
+only those leave ONNX Runtime, so memory does not depend on the number of images.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from onnx import TensorProto, helper, numpy_helper
 from hhrnet_deploy.errors import InputError
 from hhrnet_deploy.quantize.calibration_set import CalibrationSet
 from hhrnet_deploy.quantize.equalize import equalized
+from hhrnet_deploy.quantize.patches import Moments, Patches, patches_of, sampling
 from hhrnet_deploy.quantize.statistics import Header, Statistics, TensorStatistics, cached_path
 from hhrnet_deploy.quantize.topology import Topology, ordered, strides
 from hhrnet_deploy.targets.normalize import normalize
@@ -32,11 +33,14 @@ from hhrnet_deploy.targets.runner import MULTIPLE
 
 # Sampled pixels lie this far apart on the network input; at the lowest resolution that is every pixel.
 PITCH = 32
+# Patches are cut out at so many places along the short side.
+_PATCHES_PER_SIDE = 16
 # A longer network input is cut into pieces of at most so many pixels; memory grows with them.
 _MOST_PIXELS = 768 * 512
-# Channels' maxima only balance channels against each other: the first images of the set suffice.
-PREPARING = 32
-_SAVE_SECONDS = 20.0
+# Channels' maxima only balance channels against each other, and an image has hundreds of patches: the first images of
+# the set suffice for both.
+PREPARING = 16
+_SAVE_SECONDS = 60.0
 # From this ONNX version on ReduceMin and ReduceMax take their axes as an input.
 _AXES_AS_INPUT = 18
 _OBSERVED = ("Conv", "ConvTranspose", "Relu", "Add", "Div")
@@ -94,11 +98,13 @@ def calibrate(
     if statistics.header.prepared < preparing:
         images = calibration.warped(short_side, start=statistics.header.prepared)
         missing = islice(images, preparing - statistics.header.prepared)
-        _run(_Observer(topology, float_input, threads).prepare, statistics, missing, keep, tell)
+        _run(_Observer(topology, {}, float_input, threads).prepare, statistics, missing, keep, tell)
     equal = equalized(topology, statistics.maxima)
-    if not statistics.header.complete:
-        images = calibration.warped(short_side, start=first)
-        _run(_Observer(equal, float_input, threads).observe, statistics, images, keep, tell)
+    for cuts, last in ((_cuts(equal, short_side), preparing), ({}, len(calibration))):
+        if statistics.header.done < last:
+            images = calibration.warped(short_side, start=statistics.header.done)
+            missing = islice(images, last - statistics.header.done)
+            _run(_Observer(equal, cuts, float_input, threads).observe, statistics, missing, keep, tell)
     return Calibration(equal, statistics, file, first)
 
 
@@ -154,11 +160,11 @@ def _pieces(pixels: npt.NDArray[np.uint8]) -> list[npt.NDArray[np.uint8]]:
 class _Observer:
     """A session of the network whose outputs are the summaries of its tensors."""
 
-    def __init__(self, topology: Topology, float_input: bool, threads: int) -> None:
+    def __init__(self, topology: Topology, cuts: dict[Patches, int], float_input: bool, threads: int) -> None:
         import onnxruntime
 
-        self._float_input = float_input
-        self._keys, model = _observing(topology)
+        self._float_input, self._patches = float_input, tuple(cuts)
+        self._keys, model = _observing(topology, cuts)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         # Every image has another shape: no pattern fits the next. The arena keeps what the largest piece took; without
@@ -171,24 +177,31 @@ class _Observer:
 
     def prepare(self, pixels: npt.NDArray[np.uint8], statistics: Statistics) -> str:
         """Add one image (1, H, W, 3) to the channels' maxima; the name of the counter it belongs to."""
-        for key, low, high, _ in self._figures(pixels):
+        for key, low, high, _ in self._figures(self._outputs(pixels)):
             largest = np.maximum(-low, high).max(axis=0).astype(np.float32)
             statistics.maxima[key] = np.maximum(statistics.maxima.get(key, largest), largest)
         return "prepared"
 
     def observe(self, pixels: npt.NDArray[np.uint8], statistics: Statistics) -> str:
         """Add one image (1, H, W, 3) to the figures; the name of the counter it belongs to."""
-        for key, low, high, sample in self._figures(pixels):
+        values = self._outputs(pixels)
+        for key, low, high, sample in self._figures(values):
             item = statistics.tensors.setdefault(key, TensorStatistics())
             item.low, item.high = min(item.low, float(low.min())), max(item.high, float(high.max()))
             item.histogram.add(sample)
+        for patches, cut in zip(self._patches, values[3 * len(self._keys) :], strict=True):
+            if patches.key not in statistics.moments:
+                statistics.moments[patches.key] = Moments(np.zeros([patches.values] * 2, np.float32))
+            statistics.moments[patches.key].add(cut)
         return "done"
 
-    def _figures(self, pixels: npt.NDArray[np.uint8]) -> Iterator[tuple[str, Any, Any, Any]]:
-        """Key, lowest and highest value of each image's channels (N, C), and the sample, of every tensor."""
+    def _outputs(self, pixels: npt.NDArray[np.uint8]) -> list[Any]:
         name = self._session.get_inputs()[0].name
         feed = normalize(pixels) if self._float_input else pixels
-        values = self._session.run(None, {name: feed})
+        return list(self._session.run(None, {name: feed}))
+
+    def _figures(self, values: list[Any]) -> Iterator[tuple[str, Any, Any, Any]]:
+        """Key, lowest and highest value of each image's channels (N, C), and the sample, of every tensor."""
         for number, key in enumerate(self._keys):
             low, high, sample = values[3 * number : 3 * number + 3]
             if not (np.isfinite(low).all() and np.isfinite(high).all()):
@@ -198,8 +211,16 @@ class _Observer:
             yield key, low, high, sample
 
 
-def _observing(topology: Topology) -> tuple[list[str], onnx.ModelProto]:
-    """The network at any shape, without mirrored images, with three outputs per observed tensor."""
+def _cuts(topology: Topology, short_side: int) -> dict[Patches, int]:
+    """Each kind of patches that convolutions read, and how many output pixels apart they are sampled."""
+    factors = strides(topology)
+    found = [patches for node in topology.convolutions() if (patches := patches_of(topology, node)) is not None]
+    pitch = short_side / _PATCHES_PER_SIDE
+    return {patches: _step(pitch, factors[patches.tensor] * patches.stride) for patches in found}
+
+
+def _observing(topology: Topology, cuts: dict[Patches, int]) -> tuple[list[str], onnx.ModelProto]:
+    """The network at any shape, without mirrored images, with three outputs per observed tensor and one per cut."""
     model = onnx.ModelProto()
     model.CopyFrom(topology.model)
     graph = model.graph
@@ -212,12 +233,21 @@ def _observing(topology: Topology) -> tuple[list[str], onnx.ModelProto]:
     ]
     if topology.entry not in tensors:
         tensors.insert(0, topology.entry)
-    nodes = _straight(topology, list(graph.node))
+    watching: dict[str, list[onnx.NodeProto]] = {}
     for number, tensor in enumerate(tensors):
         made, outputs, constants = _summaries(f"observe{number}", tensor, factors[tensor], _opset(model))
-        nodes.extend(made)
+        watching.setdefault(tensor, []).extend(made)
         graph.initializer.extend(constants)
         graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs)
+    for number, (patches, step) in enumerate(cuts.items()):
+        made, output, constants = sampling(f"cut{number}", patches, step)
+        watching.setdefault(patches.tensor, []).extend(made)
+        graph.initializer.extend(constants)
+        graph.output.append(helper.make_tensor_value_info(output, TensorProto.FLOAT, None))
+    # Who watches a tensor comes right after who makes it: then tensors can go earlier, a third of the memory (w32_512).
+    nodes = [made for value in graph.input for made in watching.pop(value.name, [])]
+    for node in _straight(topology, list(graph.node)):
+        nodes += [node, *(made for tensor in node.output for made in watching.pop(tensor, []))]
     kept = _needed(nodes, {output.name for output in graph.output})
     del graph.node[:]
     graph.node.extend(ordered(model, kept))
@@ -243,11 +273,16 @@ def _opset(model: onnx.ModelProto) -> int:
     return max(int(entry.version) for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
 
 
+def _step(pitch: float, stride: float) -> int:
+    """How many pixels of a map of that stride apart samples lie that are ``pitch`` pixels of the input apart."""
+    return max(1, round(pitch / stride))
+
+
 def _summaries(
     prefix: str, tensor: str, stride: float, opset: int
 ) -> tuple[list[onnx.NodeProto], list[str], list[onnx.TensorProto]]:
     """Nodes for the extremes of each channel and for every ``step``-th pixel; their outputs and constants."""
-    step = max(1, round(PITCH / stride))
+    step = _step(PITCH, stride)
     outputs = [f"{prefix}/low", f"{prefix}/high", f"{prefix}/sample"]
     numbers = {"start": [step // 2] * 2, "end": [np.iinfo(np.int64).max] * 2, "axes": [2, 3], "step": [step] * 2}
     grid = [tensor, *(f"{prefix}/{name}" for name in numbers)]

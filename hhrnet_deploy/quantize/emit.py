@@ -1,11 +1,11 @@
 """From plan and ranges to a typed ONNX graph with Q/DQ pairs; one family per kind of target.
 
-Equal inputs give equal bytes: names come from the graph, nothing depends on time or hashing order.
+Equal inputs give equal bytes: names come from the graph, nothing depends on time or hashing order. Weights that are
+rounded together (`rounding`) go through LAPACK, whose last bits are those of one kind of processor.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,57 +13,16 @@ import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
-from hhrnet_deploy.errors import InputError
+from hhrnet_deploy.quantize.family import Family
 from hhrnet_deploy.quantize.fold import features_part
-from hhrnet_deploy.quantize.histogram import Method
-from hhrnet_deploy.quantize.plan import Placement, Role, Split
+from hhrnet_deploy.quantize.plan import Placement, Split
+from hhrnet_deploy.quantize.scales import tensor_scale
 from hhrnet_deploy.quantize.statistics import Statistics
-from hhrnet_deploy.quantize.topology import CONVOLUTIONS, Topology, attribute, ordered
+from hhrnet_deploy.quantize.topology import Topology, ordered
+from hhrnet_deploy.quantize.weights import input_moments, quantized_weight
 
-INT8_LEVELS, UINT8_LEVELS = 127, 255
 # float16 scales of Q/DQ came with ONNX 19; TensorRT 10 reads it.
 _HALF_OPSET = 19
-# A tensor that was 0 on every image, or a dead channel, still needs a scale to divide by.
-_SMALLEST_SCALE = 1e-12
-_SMALLEST_HALF_SCALE = np.float32(2.0**-24)
-
-
-@dataclass(frozen=True)
-class Family:
-    """What a kind of target wants of the plan.
-
-    Attributes:
-        name: for reports.
-        unsigned: tensors that cannot be negative take uint8 with zero point 0, twice as fine as int8.
-        half: float parts are float16 and scales are representable in it.
-        method: how thresholds are chosen; docs/int8.md has the measurements.
-        roles: the roles that are quantised.
-        fold_relu: leave out a ReLU whose only readers clip at 0 anyway.
-        matmul_heads: write the heads of a fixed-size graph as matrix products.
-        pairs_fit: neighbouring weights are so small together that processors which add two products in 16 bits do not
-            saturate; see `quantized_weight`.
-        fold_coarse: the deconvolution of the features takes that of coarse in; see `fold`.
-    """
-
-    name: str
-    unsigned: bool
-    half: bool
-    method: Method
-    roles: frozenset[Role]
-    fold_relu: bool = False
-    matmul_heads: bool = False
-    pairs_fit: bool = False
-    fold_coarse: bool = False
-
-
-# TensorRT folds a convolution, the other side of the sum and the ReLU into one int8 kernel when the convolution's own
-# side of the sum carries no Q/DQ ("Working with quantized types", placement of Q/DQ for residual connections).
-TENSORRT = Family("tensorrt", False, True, "lp", frozenset({Role.CONVOLUTION, Role.SKIP, Role.RESIZE}))
-# OpenVINO and ONNX Runtime compute a sum in 8 bits only when its inputs are; partial sums stay inside one kernel.
-_ALL_BUT_SUMS = frozenset(Role) - {Role.SUM}
-ONNXRUNTIME = Family("onnxruntime", True, False, "mse", _ALL_BUT_SUMS, fold_relu=True, pairs_fit=True, fold_coarse=True)
-OPENVINO = replace(ONNXRUNTIME, name="openvino", matmul_heads=True)
-FAMILIES = {"openvino": OPENVINO, "onnxruntime": ONNXRUNTIME, "tensorrt": TENSORRT, "tensorrt-rtx": TENSORRT}
 
 
 def emit(
@@ -147,7 +106,8 @@ class _Writer:
 
     def _weight(self, node: onnx.NodeProto, name: str, weight: npt.NDArray[np.float32]) -> str:
         """A DequantizeLinear of the int8 weights, one scale per output channel."""
-        values, scale, axis = quantized_weight(weight, node, self.family)
+        moments = input_moments(self.topology, self.statistics, node, self.family)
+        values, scale, axis = quantized_weight(weight, node, self.family, moments)
         inputs = [
             self._constant(f"{name}/weight_quantized", values),
             self._constant(f"{name}/weight_scale", scale),
@@ -242,70 +202,6 @@ class _Writer:
         return model
 
 
-def tensor_scale(
-    topology: Topology, statistics: Statistics, tensor: str, family: Family
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[Any]]:
-    """Scale and zero point of an activation, both of no dimension.
-
-    Raises:
-        InputError: the statistics do not know the tensor.
-    """
-    unsigned = family.unsigned and topology.is_rectified(tensor)
-    levels = UINT8_LEVELS if unsigned else INT8_LEVELS
-    source = topology.made_by(tensor)
-    while source is not None and source.op_type == "Resize":
-        tensor = source.input[0]
-        source = topology.made_by(tensor)
-    figures = statistics.tensors.get(topology.key(tensor))
-    if figures is None:
-        raise InputError(
-            f"The calibration does not cover the tensor {tensor}.",
-            hint="Measure again: hhrnet calibrate MODEL --calibration SET",
-        )
-    scale = np.float32(max(figures.threshold(family.method, levels) / levels, _SMALLEST_SCALE))
-    return _representable(scale, family), np.array(0, np.uint8 if unsigned else np.int8)
-
-
-def quantized_weight(
-    weight: npt.NDArray[np.float32], node: onnx.NodeProto, family: Family
-) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32], int]:
-    """int8 weights, one scale per output channel, and the axis of the output channels.
-
-    x86 processors without VNNI (``vpmaddubsw``) add two neighbouring products of uint8 and int8 in 16 bits, which
-    saturate above 32,767. For families whose ``pairs_fit`` no two such neighbours of one sign exceed 127 before
-    rounding and 128 after it: 255 * 128 = 32,640. Neighbours are input channels 0 and 1, 2 and 3, ... of a tap. With an
-    odd number of channels oneDNN leaves the last one alone, and ONNX Runtime pairs it with the first of the next tap.
-    """
-    axis = _channel_axis(node)
-    rows = np.moveaxis(np.moveaxis(weight, axis, 0), 1, -1)
-    taps = rows.reshape(len(rows), -1, rows.shape[-1])
-    if family.pairs_fit:
-        largest = np.maximum(_largest_pair(taps), _largest_pair(taps.reshape(len(rows), 1, -1)))
-    else:
-        largest = np.abs(taps).max(axis=(1, 2)).astype(np.float32)
-    scale = _representable(np.maximum(largest / np.float32(INT8_LEVELS), np.float32(_SMALLEST_SCALE)), family)
-    shape = [-1 if number == axis else 1 for number in range(weight.ndim)]
-    values = np.clip(np.rint(weight / scale.reshape(shape)), -INT8_LEVELS, INT8_LEVELS).astype(np.int8)
-    return values, scale, axis
-
-
-def _largest_pair(taps: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """(O, taps, channels) -> (O,) the largest magnitude of two channels of one sign side by side, or of one alone."""
-    signed = np.maximum(np.stack([taps, -taps]), 0)
-    even = np.pad(signed, [(0, 0), (0, 0), (0, 0), (0, taps.shape[-1] % 2)])
-    return np.asarray((even[..., ::2] + even[..., 1::2]).max(axis=(0, 2, 3)), np.float32)
-
-
-def _representable(scale: npt.NDArray[np.float32] | np.float32, family: Family) -> npt.NDArray[np.float32]:
-    """The scale, or the next larger one that float16 holds exactly, so that typing changes no number."""
-    exact = np.asarray(scale, np.float32)
-    if not family.half:
-        return exact
-    near = exact.astype(np.float16)
-    above = np.where(near.astype(np.float32) < exact, np.nextafter(near, np.float16(np.inf)), near)
-    return np.maximum(above.astype(np.float32), _SMALLEST_HALF_SCALE)
-
-
 def drop_unread_constants(model: onnx.ModelProto) -> None:
     """Remove initializers that no node reads, and sort the others by name."""
     read = {name for node in model.graph.node for name in node.input}
@@ -320,13 +216,6 @@ def set_opset(model: onnx.ModelProto, version: int = _HALF_OPSET) -> None:
     for entry in model.opset_import:
         if entry.domain in ("", "ai.onnx"):
             entry.version = max(entry.version, version)
-
-
-def _channel_axis(node: onnx.NodeProto) -> int:
-    """The output channels' axis in the weights; grouped transposed convolutions do not occur in this network."""
-    if node.op_type == "ConvTranspose" and attribute(node, "group", 1) != 1:
-        raise InputError(f"{node.name} is a grouped transposed convolution; it cannot be quantised per channel.")
-    return CONVOLUTIONS.index(node.op_type)
 
 
 def _head_shape(topology: Topology, node: onnx.NodeProto) -> tuple[int, int] | None:

@@ -15,10 +15,10 @@ import numpy.typing as npt
 BINS = 2048
 Method = Literal["minmax", "percentile", "entropy", "mse", "lp"]
 METHODS: tuple[Method, ...] = get_args(Method)
-DEFAULT_METHOD: Method = "mse"
+DEFAULT_METHOD: Method = "lp"
 PERCENTILE = 99.99
 # Heat maps are rare peaks: clipping them weighs more than in a mean square.
-LP_EXPONENT = 2.5
+LP_EXPONENT = 2.25
 _SMALLEST_TOP = 2.0**-24
 _CANDIDATES = 96
 Float64 = npt.NDArray[np.float64]
@@ -70,7 +70,7 @@ def threshold(histogram: Histogram, largest: float, method: Method, levels: int)
         largest: the largest magnitude of all values, sampled or not.
         method: ``minmax``: ``largest``; ``percentile``: 99.99% of the sample is below; ``entropy``: smallest
             Kullback-Leibler divergence between sample and quantised sample (Migacz, "8-bit inference with TensorRT",
-            GTC 2017); ``mse``: smallest mean squared error; ``lp``: smallest mean error to the power of 2.5.
+            GTC 2017); ``mse``: smallest mean squared error; ``lp``: smallest mean error to the power of 2.25.
         levels: steps between 0 and the threshold: 127 for int8, 255 for uint8.
 
     Returns:

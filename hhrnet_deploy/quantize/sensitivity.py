@@ -15,10 +15,13 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from hhrnet_deploy.quantize.cost import multiply_adds
-from hhrnet_deploy.quantize.emit import Family, quantized_weight, tensor_scale
+from hhrnet_deploy.quantize.family import Family
 from hhrnet_deploy.quantize.fold import features_part
 from hhrnet_deploy.quantize.plan import Placement, Split, make_plan
+from hhrnet_deploy.quantize.rounding import Float64
+from hhrnet_deploy.quantize.scales import tensor_scale
 from hhrnet_deploy.quantize.topology import CONVOLUTIONS, Topology, ordered
+from hhrnet_deploy.quantize.weights import input_moments, quantized_weight
 from hhrnet_deploy.targets.normalize import normalize
 from hhrnet_deploy.targets.quantization import LayerSensitivity
 
@@ -121,7 +124,8 @@ def _switched_model(source: Source, placement: Placement, family: Family) -> onn
         error = np.zeros_like(weight)
         if split is None:
             node.input[read.index] = mixed
-            error += _weight_error(weight, node, family)
+            moments = input_moments(topology, source.statistics, topology.nodes[node.name], family)
+            error += _weight_error(weight, node, family, moments)
         else:
             nodes[split.concat].input[0] = mixed
             part = features_part(topology, split, fold=family.fold_coarse)
@@ -167,8 +171,10 @@ def _coarse_of(topology: Topology, split: Split, error: str, added: list[onnx.No
     return output
 
 
-def _weight_error(weight: npt.NDArray[np.float32], node: onnx.NodeProto, family: Family) -> npt.NDArray[np.float32]:
-    values, scale, axis = quantized_weight(weight, node, family)
+def _weight_error(
+    weight: npt.NDArray[np.float32], node: onnx.NodeProto, family: Family, moments: Float64 | None = None
+) -> npt.NDArray[np.float32]:
+    values, scale, axis = quantized_weight(weight, node, family, moments)
     shape = [-1 if number == axis else 1 for number in range(weight.ndim)]
     return values.astype(np.float32) * scale.reshape(shape) - weight
 

@@ -18,6 +18,7 @@ from hhrnet_deploy.data.synth_cache import cache_folder
 from hhrnet_deploy.errors import InputError
 from hhrnet_deploy.files import replacing
 from hhrnet_deploy.quantize.histogram import BINS, Histogram, Method, threshold
+from hhrnet_deploy.quantize.patches import Moments
 
 _log = logging.getLogger(__name__)
 _AGAIN = "Measure again: hhrnet calibrate MODEL --calibration SET"
@@ -39,7 +40,7 @@ class Header(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    schema_version: Literal[3] = 3
+    schema_version: Literal[4] = 4
     network: str
     calibration: str
     set_name: str
@@ -80,16 +81,19 @@ class Statistics:
         header: what they belong to.
         tensors: of the equalised network (`equalize.equalized`).
         maxima: (C,) float32, the largest magnitude of each channel before equalisation.
+        moments: of the patches that convolutions read, of the equalised network, by `patches.Patches.key`.
     """
 
     header: Header
     tensors: dict[str, TensorStatistics] = field(default_factory=dict)
     maxima: dict[str, npt.NDArray[np.float32]] = field(default_factory=dict)
+    moments: dict[str, Moments] = field(default_factory=dict)
 
     def save(self, path: Path) -> None:
         """Write atomically; equal figures make equal bytes."""
         names = sorted(self.tensors)
         found = [self.tensors[name] for name in names]
+        patches = sorted(self.moments.items())
         # By handle: np.savez adds .npz to other names.
         with replacing(path) as temporary, temporary.open("wb") as stream:
             np.savez(
@@ -102,6 +106,8 @@ class Statistics:
                 counts=np.array([item.histogram.counts for item in found], np.int64).reshape(len(names), BINS),
                 channels=np.array(json.dumps({name: len(self.maxima[name]) for name in sorted(self.maxima)})),
                 maxima=np.concatenate([[], *(self.maxima[name] for name in sorted(self.maxima))]).astype(np.float32),
+                patches=np.array(json.dumps({name: [len(item.total), item.count] for name, item in patches})),
+                moments=np.concatenate([[], *(_half_of(item.total) for _, item in patches)]).astype(np.float32),
             )
 
     def cache(self, path: Path) -> None:
@@ -144,7 +150,7 @@ class Statistics:
         lengths = json.loads(str(arrays["channels"]))
         ends = np.cumsum(list(lengths.values()))[:-1]
         parts = np.split(arrays["maxima"], ends) if lengths else []
-        return cls(header, tensors, dict(zip(lengths, parts, strict=True)))
+        return cls(header, tensors, dict(zip(lengths, parts, strict=True)), _moments(arrays))
 
     def check(self, wanted: Header, path: Path) -> None:
         """Refuse figures that belong to something else.
@@ -161,6 +167,31 @@ class Statistics:
         for reason, mine, theirs in pairs:
             if mine != theirs:
                 raise InputError(f"The calibration file {path} is stale: it is {reason}.", hint=_AGAIN)
+
+
+def _half_of(symmetric: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """(K, K) -> (K (K + 1) / 2,) the values on and above the diagonal."""
+    return np.concatenate([row[number:] for number, row in enumerate(symmetric)])
+
+
+def _moments(arrays: dict[str, Any]) -> dict[str, Moments]:
+    """What was saved of the patches.
+
+    Raises:
+        ValueError: more or fewer values than the sizes say.
+    """
+    sizes: dict[str, list[int]] = json.loads(str(arrays["patches"]))
+    halves = [size * (size + 1) // 2 for size, _ in sizes.values()]
+    values = arrays["moments"]
+    if len(values) != sum(halves):
+        raise ValueError(f"{len(values)} moments instead of {sum(halves)}")
+    found, start = {}, 0
+    for (name, (size, count)), length in zip(sizes.items(), halves, strict=True):
+        upper = np.zeros((size, size), np.float32)
+        upper[np.triu_indices(size)] = values[start : start + length]
+        found[name] = Moments(upper + np.triu(upper, 1).T, count)
+        start += length
+    return found
 
 
 def cached_path(header: Header) -> Path:

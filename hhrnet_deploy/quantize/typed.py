@@ -12,8 +12,9 @@ from hhrnet_deploy.errors import InputError
 from hhrnet_deploy.quantize.calibration_set import CalibrationSet
 from hhrnet_deploy.quantize.collect import Done, calibrate
 from hhrnet_deploy.quantize.cost import int8_share
-from hhrnet_deploy.quantize.emit import FAMILIES, Family, emit
+from hhrnet_deploy.quantize.emit import emit
 from hhrnet_deploy.quantize.equalize import equalized
+from hhrnet_deploy.quantize.family import FAMILIES, Family
 from hhrnet_deploy.quantize.half import kept_nodes, layers_out_of_range, to_half
 from hhrnet_deploy.quantize.histogram import Method
 from hhrnet_deploy.quantize.plan import make_plan

@@ -12,7 +12,7 @@ from quantize_blocks import run
 from hhrnet_deploy.errors import GateFailedError
 from hhrnet_deploy.quantize.budget import Limit, by_loss_of_speed, meet_budget
 from hhrnet_deploy.quantize.calibration_set import open_calibration
-from hhrnet_deploy.quantize.emit import OPENVINO, TENSORRT
+from hhrnet_deploy.quantize.family import OPENVINO, TENSORRT
 from hhrnet_deploy.quantize.plan import make_plan
 from hhrnet_deploy.quantize.sensitivity import measure_sensitivity, plot_sensitivity
 from hhrnet_deploy.quantize.typed import Source, TypedGraph, measured_source, type_graph

@@ -252,8 +252,8 @@ def test_a_file_of_another_version_says_which(tiny: Topology, photos: Path, tmp_
     measure(tiny, photos, tmp_path / "ranges")
     with np.load(tmp_path / "ranges") as archive:
         arrays = {name: archive[name] for name in archive.files}
-    arrays["header"] = np.array(str(arrays["header"]).replace('"schema_version":3', '"schema_version":2'))
+    arrays["header"] = np.array(str(arrays["header"]).replace('"schema_version":4', '"schema_version":3'))
     np.savez(tmp_path / "old.npz", **arrays)
-    with pytest.raises(InputError, match=r"of this version \(schema_version: Input should be 3, got 2\)") as caught:
+    with pytest.raises(InputError, match=r"of this version \(schema_version: Input should be 4, got 3\)") as caught:
         Statistics.load(tmp_path / "old.npz")
     assert "\n" not in caught.value.fact

@@ -8,8 +8,9 @@ import onnx
 import pytest
 from quantize_blocks import Block, figures, network_block, run
 
-from hhrnet_deploy.quantize.emit import OPENVINO, TENSORRT, emit
+from hhrnet_deploy.quantize.emit import emit
 from hhrnet_deploy.quantize.equalize import equalized
+from hhrnet_deploy.quantize.family import OPENVINO, TENSORRT
 from hhrnet_deploy.quantize.plan import make_plan
 from hhrnet_deploy.quantize.topology import CONVOLUTIONS, Topology, read_topology
 

@@ -12,7 +12,8 @@ import torch
 from quantize_blocks import Block, figures, network_block, run
 from torch.nn.functional import conv_transpose2d
 
-from hhrnet_deploy.quantize.emit import OPENVINO, emit
+from hhrnet_deploy.quantize.emit import emit
+from hhrnet_deploy.quantize.family import OPENVINO
 from hhrnet_deploy.quantize.fold import features_part
 from hhrnet_deploy.quantize.plan import make_plan
 from hhrnet_deploy.quantize.topology import Topology, read_topology

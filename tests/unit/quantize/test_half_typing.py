@@ -9,7 +9,8 @@ import pytest
 from onnx import TensorProto, numpy_helper, shape_inference
 from quantize_blocks import run
 
-from hhrnet_deploy.quantize.emit import TENSORRT, emit
+from hhrnet_deploy.quantize.emit import emit
+from hhrnet_deploy.quantize.family import TENSORRT
 from hhrnet_deploy.quantize.half import emulate, kept_nodes, layers_out_of_range, to_half
 from hhrnet_deploy.quantize.plan import make_plan
 from hhrnet_deploy.quantize.statistics import Statistics, TensorStatistics

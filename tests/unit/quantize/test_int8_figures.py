@@ -54,11 +54,15 @@ def graph(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def plain_qdq(graph: Path, path: Path) -> None:
-    """Every convolution and sum quantised alike, heads too, ranges by min-max: what a tool without a plan makes."""
+    """Every convolution and sum quantised alike, heads too, ranges by min-max, weights each to its nearest step.
+
+    What a tool without a plan makes.
+    """
     from dataclasses import replace
 
     from hhrnet_deploy.quantize.calibration_set import open_calibration
-    from hhrnet_deploy.quantize.emit import OPENVINO, emit
+    from hhrnet_deploy.quantize.emit import emit
+    from hhrnet_deploy.quantize.family import OPENVINO
     from hhrnet_deploy.quantize.plan import Read, Role, make_plan
     from hhrnet_deploy.quantize.typed import measured_source
     from hhrnet_deploy.targets.graph import read_graph
@@ -84,7 +88,7 @@ def plain_qdq(graph: Path, path: Path) -> None:
     unsigned = replace(
         OPENVINO, unsigned=False, fold_relu=False, matmul_heads=False, roles=frozenset(Role), method="minmax"
     )
-    onnx.save(emit(topology, placement, source.statistics, unsigned), str(path))
+    onnx.save(emit(topology, placement, replace(source.statistics, moments={}), unsigned), str(path))
 
 
 def candidates(graph: Path, folder: Path) -> dict[str, Callable[[], Any]]:

@@ -13,7 +13,8 @@ from quantize_blocks import Block, figures, network_block, run
 
 from hhrnet_deploy.errors import InputError
 from hhrnet_deploy.quantize.cost import int8_share, multiply_adds
-from hhrnet_deploy.quantize.emit import OPENVINO, TENSORRT, emit
+from hhrnet_deploy.quantize.emit import emit
+from hhrnet_deploy.quantize.family import OPENVINO, TENSORRT
 from hhrnet_deploy.quantize.plan import BUDGET, HEAD, Role, make_plan
 from hhrnet_deploy.quantize.statistics import Statistics
 from hhrnet_deploy.quantize.topology import Topology, read_topology

@@ -17,9 +17,11 @@ from hypothesis import strategies as st
 from onnx import helper
 from quantize_blocks import Block, figures, run
 
-from hhrnet_deploy.quantize.emit import ONNXRUNTIME, OPENVINO, TENSORRT, Family, emit, quantized_weight
+from hhrnet_deploy.quantize.emit import emit
+from hhrnet_deploy.quantize.family import ONNXRUNTIME, OPENVINO, TENSORRT, Family
 from hhrnet_deploy.quantize.plan import make_plan
 from hhrnet_deploy.quantize.topology import read_topology
+from hhrnet_deploy.quantize.weights import quantized_weight
 
 
 def node(kind: str) -> onnx.NodeProto:
