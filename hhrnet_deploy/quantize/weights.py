@@ -26,11 +26,11 @@ def input_moments(topology: Topology, statistics: Statistics, node: onnx.NodePro
     """(K, K) mean of ``x x^T`` over the patches a convolution reads, as its int8 input has them.
 
     Rounding the input adds an error of its own, one twelfth of the squared step to each value. None where calibration
-    did not measure the patches: `patches.patches_of` says of which convolutions it does.
+    did not measure the patches (`patches.patches_of` says of which convolutions it does) or their squares overflowed.
     """
     patches = patches_of(topology, node)
     measured = None if patches is None else statistics.moments.get(patches.key)
-    if measured is None:
+    if measured is None or not np.isfinite(measured.total).all():
         return None
     moments = measured.mean()
     step = float(tensor_scale(topology, statistics, node.input[0], family)[0])

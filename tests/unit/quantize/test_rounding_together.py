@@ -200,6 +200,8 @@ def test_moments_of_the_int8_input_have_its_rounding_noise(
     np.testing.assert_allclose(extra, step**2 / 12 + 1e-4 * np.trace(mean) / len(mean), rtol=1e-3)
     np.testing.assert_array_equal(moments - np.diag(np.diag(moments)), mean - np.diag(np.diag(mean)))
     assert input_moments(topology, replace(statistics, moments={}), node, family) is None
+    overflowed = Moments(np.full_like(statistics.moments[patches.key].total, np.inf), 1)
+    assert input_moments(topology, replace(statistics, moments={patches.key: overflowed}), node, family) is None
 
 
 @pytest.mark.parametrize("family", [OPENVINO, ONNXRUNTIME, TENSORRT], ids=lambda family: family.name)
