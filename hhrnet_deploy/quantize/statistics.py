@@ -107,7 +107,7 @@ class Statistics:
                 channels=np.array(json.dumps({name: len(self.maxima[name]) for name in sorted(self.maxima)})),
                 maxima=np.concatenate([[], *(self.maxima[name] for name in sorted(self.maxima))]).astype(np.float32),
                 patches=np.array(json.dumps({name: [len(item.total), item.count] for name, item in patches})),
-                moments=np.concatenate([[], *(_half_of(item.total) for _, item in patches)]).astype(np.float32),
+                moments=np.concatenate([np.zeros(0, np.float32), *(_half_of(item.total) for _, item in patches)]),
             )
 
     def cache(self, path: Path) -> None:
