@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import logging
+import reprlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
-from zipfile import BadZipFile
+from zipfile import BadZipFile, is_zipfile
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from hhrnet_deploy import resources
 from hhrnet_deploy.data.synth_cache import cache_folder
@@ -21,6 +22,7 @@ from hhrnet_deploy.quantize.histogram import BINS, Histogram, Method, threshold
 from hhrnet_deploy.quantize.patches import Moments
 
 _log = logging.getLogger(__name__)
+_NAMES, _LENGTHS, _SIZES = TypeAdapter(list[str]), TypeAdapter(dict[str, int]), TypeAdapter(dict[str, tuple[int, int]])
 _AGAIN = "Measure again: hhrnet calibrate MODEL --calibration SET"
 
 
@@ -126,28 +128,31 @@ class Statistics:
         """
         if not path.is_file():
             raise InputError(f"There is no calibration file {path}.", hint=_AGAIN)
+        if not is_zipfile(path):
+            raise InputError(f"{path} is no calibration file: it is no .npz archive, or cut short.", hint=_AGAIN)
         try:
             with np.load(path, allow_pickle=False) as archive:
                 return cls._from_arrays({name: archive[name] for name in archive.files})
         except ValidationError as error:
             first = error.errors()[0]
-            detail = f"{'.'.join(map(str, first['loc'])) or 'header'}: {first['msg']}, got {first['input']!r}"
+            detail = (
+                f"{'.'.join(map(str, first['loc'])) or 'header'}: {first['msg']}, got {reprlib.repr(first['input'])}"
+            )
             raise InputError(f"{path} is no calibration file of this version ({detail}).", hint=_AGAIN) from error
-        # TypeError: an array alone (.npy) is no archive.
         except (OSError, EOFError, ValueError, KeyError, TypeError, BadZipFile) as error:
             raise InputError(f"{path} is no calibration file of this version: {error}.", hint=_AGAIN) from error
 
     @classmethod
     def _from_arrays(cls, arrays: dict[str, Any]) -> Statistics:
         header = Header.model_validate_json(str(arrays["header"]))
-        names = json.loads(str(arrays["names"]))
+        names = _NAMES.validate_json(str(arrays["names"]))
         tensors = {
             name: TensorStatistics(float(low), float(high), Histogram(counts, float(top)))
             for name, low, high, top, counts in zip(
                 names, arrays["low"], arrays["high"], arrays["top"], arrays["counts"], strict=True
             )
         }
-        lengths = json.loads(str(arrays["channels"]))
+        lengths = _LENGTHS.validate_json(str(arrays["channels"]))
         ends = np.cumsum(list(lengths.values()))[:-1]
         parts = np.split(arrays["maxima"], ends) if lengths else []
         return cls(header, tensors, dict(zip(lengths, parts, strict=True)), _moments(arrays))
@@ -180,7 +185,7 @@ def _moments(arrays: dict[str, Any]) -> dict[str, Moments]:
     Raises:
         ValueError: more or fewer values than the sizes say.
     """
-    sizes: dict[str, list[int]] = json.loads(str(arrays["patches"]))
+    sizes = _SIZES.validate_json(str(arrays["patches"]))
     halves = [size * (size + 1) // 2 for size, _ in sizes.values()]
     values = arrays["moments"]
     if len(values) != sum(halves):

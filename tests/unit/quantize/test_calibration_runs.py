@@ -7,6 +7,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 import onnx
 import pytest
 
@@ -221,8 +222,33 @@ def test_figures_go_to_a_file_of_any_name(tiny: Topology, photos: Path, tmp_path
 
 def test_an_array_is_no_calibration_file(tmp_path: Path) -> None:
     np.save(tmp_path / "ranges.npy", np.zeros(3))
-    with pytest.raises(InputError, match="no calibration file of this version"):
+    with pytest.raises(InputError, match=r"no calibration file: it is no \.npz archive") as caught:
         Statistics.load(tmp_path / "ranges.npy")
+    assert "pickle" not in caught.value.fact
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [
+        ("names", np.array("{}")),
+        ("names", np.array("[1]")),
+        ("channels", np.array("[1, 2]")),
+        ("channels", np.array('{"input": "x"}')),
+        ("patches", np.array("[[27, 1]]")),
+        ("patches", np.array('{"input": [27]}')),
+        ("low", np.array(["input"], object)),
+        ("counts", np.zeros(3)),
+    ],
+)
+def test_parts_of_another_kind_are_refused(
+    tiny: Topology, photos: Path, tmp_path: Path, part: str, value: npt.NDArray[Any]
+) -> None:
+    measure(tiny, photos, tmp_path / "ranges")
+    with np.load(tmp_path / "ranges") as archive:
+        arrays = {name: archive[name] for name in archive.files}
+    np.savez(tmp_path / "odd.npz", **(arrays | {part: value}))
+    with pytest.raises(InputError, match="no calibration file of this version"):
+        Statistics.load(tmp_path / "odd.npz")
 
 
 def test_a_cache_that_cannot_be_written_costs_only_the_next_time(
