@@ -36,13 +36,15 @@ class BudgetRequest:
 
     Attributes:
         max_ap_drop: the largest drop in AP against the float32 graph, 0 to 1.
-        data: what it is measured on, with the published settings (flip test on).
+        data: what it is measured on.
         skeleton: the file that ``data`` was opened with; its joints are then those of the model, too.
+        flip: measure with the flip test, as published; ``hhrnet compile --no-flip`` evaluates without it.
     """
 
     max_ap_drop: float
     data: KeypointDataset
     skeleton: Path | None = None
+    flip: bool = True
 
     def __post_init__(self) -> None:
         if not 0 <= self.max_ap_drop <= 1:
@@ -100,7 +102,7 @@ class BudgetSearch:
 
     def _ap(self, graph: Graph, precision: str, folder: Path, bar: Bar | None) -> float | None:
         data = self.request.data
-        decode = DecodeConfig(skeleton=None if self.request.skeleton is None else data.skeleton)
+        decode = DecodeConfig(flip=self.request.flip, skeleton=None if self.request.skeleton is None else data.skeleton)
         runner = self._runner(graph, precision, folder)
         config = InferenceConfig(short_side=runner.info.short_side, decode=decode)
         with bar_or_nothing(bar, "evaluating", len(data)) as advance:

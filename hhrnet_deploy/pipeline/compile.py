@@ -240,7 +240,7 @@ class _Compilation:
             if limit is None:
                 return build(None)
             try:
-                return build(BudgetRequest(limit, self.data, self.options.skeleton))
+                return build(BudgetRequest(limit, self.data, self.options.skeleton, self.options.flip))
             except GateFailedError as error:
                 # The report of the plain engine shows what goes wrong; the caller's gate fails afterwards.
                 self.note(f"{error.fact} Going on with every layer in int8.")
@@ -249,7 +249,7 @@ class _Compilation:
         inputs = {
             "onnx": onnx.record.outputs,
             "calibration": self.calibration,
-            "budget": None if limit is None else [limit, self.data_identity],
+            "budget": None if limit is None else [limit, self.data_identity, self.options.flip],
             "spec": spec.model_dump(mode="json"),
             "device": find_target(spec.target).device(),
             "target_version": self.target_version,

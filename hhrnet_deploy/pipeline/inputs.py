@@ -94,9 +94,10 @@ def _expand_one(item: str, on_other_files: Callable[[str], None] | None) -> list
 
 def _known(paths: Iterable[Path], where: str, on_other_files: Callable[[str], None] | None) -> list[Photo | Video]:
     """The photos and videos among ``paths``, sorted."""
-    files = sorted(path for path in paths if path.is_file())
-    known = [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES]
-    other = [path.name for path in files if path.suffix.lower() not in IMAGE_SUFFIXES | VIDEO_SUFFIXES]
+    known: list[Path] = []
+    other: list[Path] = []
+    for path in sorted(path for path in paths if path.is_file()):
+        (known if path.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES else other).append(path)
     if not known:
         raise InputError(f"{where} no photo or video{_named(other)}.", hint=_SUFFIXES)
     if other and on_other_files is not None:
@@ -105,11 +106,11 @@ def _known(paths: Iterable[Path], where: str, on_other_files: Callable[[str], No
     return [_file(path) for path in known]
 
 
-def _named(names: Sequence[str]) -> str:
+def _named(paths: Sequence[Path]) -> str:
     """The first names in parentheses."""
-    if not names:
+    if not paths:
         return ""
-    return f" ({', '.join(names[:_LISTED])}{', ...' if len(names) > _LISTED else ''})"
+    return f" ({', '.join(path.name for path in paths[:_LISTED])}{', ...' if len(paths) > _LISTED else ''})"
 
 
 def _file(path: Path) -> Photo | Video:

@@ -21,8 +21,10 @@ from typer.testing import CliRunner
 
 import hhrnet_deploy
 from hhrnet_deploy.cli.app import app
+from hhrnet_deploy.config import InferenceConfig
 from hhrnet_deploy.data.coco import open_dataset
 from hhrnet_deploy.errors import InputError
+from hhrnet_deploy.evaluate.run import evaluate as evaluate_in_full
 from hhrnet_deploy.pipeline.cache import StageCache, stage_key
 from hhrnet_deploy.pipeline.compile import Compiled, CompileOptions, compile_checkpoint
 from hhrnet_deploy.pipeline.spec import EngineSpec
@@ -173,7 +175,16 @@ def _int8_words(checkpoint: Path, data: Path, folder: Path, limit: str) -> list[
 def test_int8_is_calibrated_and_keeps_its_budget(
     tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from hhrnet_deploy.pipeline import budget
+
     monkeypatch.setenv("HHRNET_CACHE", str(tmp_path / "cache"))
+    flips: list[bool] = []
+
+    def evaluate(*subjects: Any, config: InferenceConfig, **others: Any) -> Any:
+        flips.append(config.decode.flip)
+        return evaluate_in_full(*subjects, config=config, **others)
+
+    monkeypatch.setattr(budget, "evaluate", evaluate)
     data, folder = write_coco(tmp_path / "data", 2), tmp_path / "out"
     words = _int8_words(tiny_checkpoint, data, folder, "1")
     done = CliRunner().invoke(app, words)
@@ -184,6 +195,8 @@ def test_int8_is_calibrated_and_keeps_its_budget(
     assert quantization is not None
     assert quantization.budget is not None
     assert quantization.calibration.images == 2
+    # The search measures as the evaluation does: without the flip test.
+    assert flips == [False, False]
     assert 'id="sensitivity"' in (folder / "report.html").read_text()
     again = json.loads(CliRunner().invoke(app, words).stdout)
     assert all(stage["cached"] for stage in again["stages"])
