@@ -212,9 +212,10 @@ class _Observer:
 
 
 def _cuts(topology: Topology, short_side: int) -> dict[Patches, int]:
-    """Each kind of patches that convolutions read, and how many output pixels apart they are sampled."""
+    """Each kind of patches that quantised convolutions read, and how many output pixels apart they are sampled."""
     factors = strides(topology)
-    found = [patches for node in topology.convolutions() if (patches := patches_of(topology, node)) is not None]
+    rounded = [node for node in topology.convolutions() if node.name not in topology.heads]
+    found = [patches for node in rounded if (patches := patches_of(topology, node)) is not None]
     pitch = short_side / _PATCHES_PER_SIDE
     return {patches: _step(pitch, factors[patches.tensor] * patches.stride) for patches in found}
 
