@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +18,7 @@ import numpy as np
 from card import Card, Decoding
 from card_engines import TorchOnCard, engines_here
 from fields import Field, stack
+from reporting import machine, table
 
 from hhrnet_deploy.config import DecodeConfig
 from hhrnet_deploy.errors import HHRNetError
@@ -174,25 +173,6 @@ def runners(folder: Path, preset: str, largest: int) -> tuple[list[Any], dict[st
     save_weights(network, weights)
     built, refused = engines_here(folder, precision="fp16", checkpoint=str(weights), max_batch=2 * largest)
     return [*found, *(open_engine(path) for path in built.values())], refused
-
-
-def machine() -> dict[str, str]:
-    """Card, driver, versions."""
-    query = "--query-gpu=name,driver_version,memory.total,clocks.max.sm"
-    smi = subprocess.run(["nvidia-smi", query, "--format=csv,noheader"], capture_output=True, text=True, check=False)
-    nvcc = subprocess.run(["nvcc", "--version"], capture_output=True, text=True, check=False)
-    return {
-        "card": smi.stdout.strip(),
-        "nvcc": nvcc.stdout.strip().splitlines()[-1] if nvcc.stdout else "",
-        "python": platform.python_version(),
-    }
-
-
-def table(rows: list[dict[str, Any]]) -> str:
-    """Rows as Markdown."""
-    names = [name for name in rows[0] if name != "kernels"]
-    lines = ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
-    return "\n".join([*lines, *("| " + " | ".join(str(row[name]) for name in names) + " |" for row in rows)])
 
 
 def main() -> None:

@@ -49,5 +49,7 @@ for step in "$PWD"/tests/gpu/test_gpu_*.py; do
     (cd "$kit" && "$venv/bin/python" -m pytest -c ../pyproject.toml --rootdir .. -p no:cacheprovider -m gpu -rs "$step") |
         tee "$results/$(basename "$step" .py).log" || status=1
 done
-(cd "$kit" && "$venv/bin/python" ../tests/gpu/benchmark.py) | tee "$results/benchmark.txt" || status=1
+for step in benchmark benchmark_training; do
+    (cd "$kit" && "$venv/bin/python" "../tests/gpu/$step.py") | tee "$results/$step.txt" || status=1
+done
 exit $status

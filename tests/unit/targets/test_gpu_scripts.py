@@ -64,6 +64,7 @@ def test_different_people_are_noticed(scripts: Any) -> None:
 def test_the_benchmark_measures_what_its_tables_show(scripts: Any, tiny_onnx: Path) -> None:
     import benchmark
     from fields import Field
+    from reporting import table
     from test_cuda_runtime import LANDSCAPE, info_of
 
     from hhrnet_deploy.targets.cuda_runner import CudaRunner
@@ -83,4 +84,4 @@ def test_the_benchmark_measures_what_its_tables_show(scripts: Any, tiny_onnx: Pa
         row = benchmark.throughput_row(runner, 1, (64, 64), seconds=0.01)
     card.trt.callbacks.clear()
     assert row["ratio"] == pytest.approx(row["images_per_second"] / row["network_only"], rel=0.1)
-    assert "| 64x64 |" in benchmark.table([row])
+    assert "| 64x64 |" in table([row])
