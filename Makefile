@@ -22,8 +22,9 @@ figures: $(VENV)/.test
 	$(BIN)/pytest -m figures -s
 
 # What a CUDA machine without network needs, into gpu-kit/ (ignored); then, there: make gpu-test PYTHON=python3.12
+# With a Python of that version here, KIT="--interpreter python3.12" compiles here what would take minutes there.
 gpu-kit: $(BIN)/python
-	$(BIN)/python tests/gpu/make_kit.py
+	$(BIN)/python tests/gpu/make_kit.py $(KIT)
 
 gpu-test:
 	PYTHON=$(PYTHON) tests/gpu/run.sh

@@ -46,10 +46,14 @@ def build(package: Path, out: Path) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         shutil.unpack_archive(str(package), scratch)
         source = next(path for path in Path(scratch).glob("pycuda-*") if path.is_dir())
+        driver = str(driver_folder(Path(scratch), root))
         settings = {
             **{"CUDA_ROOT": str(root), "CUDA_INC_DIR": [str(root / "include")], "USE_SHIPPED_BOOST": True},
             **{"CUDA_ENABLE_CURAND": False, "CUDA_ENABLE_GL": False, "CUDADRV_LIBNAME": ["cuda"]},
-            **{"CUDADRV_LIB_DIR": [str(driver_folder(Path(scratch), root))], "CXXFLAGS": ["-O2", "-w"]},
+            **{"CUDADRV_LIB_DIR": [driver], "CXXFLAGS": ["-O2", "-w"]},
+            # The stand-in has no symbols: without this the wheel does not even name the driver, and cannot be imported.
+            # A second -lcuda because these words come after the first.
+            "LDFLAGS": [f"-L{driver}", "-Wl,--no-as-needed", "-lcuda"],
         }
         (source / "siteconf.py").write_text("".join(f"{name} = {value!r}\n" for name, value in settings.items()))
         command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-index", "--no-build-isolation"]

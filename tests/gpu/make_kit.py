@@ -21,9 +21,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 KIT = ROOT / "gpu-kit"
 PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_27_x86_64", "manylinux2014_x86_64", "manylinux_2_17_x86_64")
-# Build back ends, then what hhrnet-deploy imports beside torch, NumPy, onnx, onnxruntime and OpenCV.
+BACK_ENDS = ("scikit-build-core", "nanobind", "cmake", "ninja")
+# For TensorRT-RTX's source package, then what hhrnet-deploy imports beside torch, NumPy, onnx, onnxruntime and OpenCV.
 WITH_DEPENDENCIES = (
-    *("scikit-build-core", "nanobind", "cmake", "ninja", "setuptools", "wheel"),
+    *("setuptools", "wheel"),
     *("pydantic", "pyyaml", "safetensors", "typer", "rich", "hypothesis"),
     *("platformdirs", "pytools", "mako"),
 )
@@ -75,6 +76,23 @@ def _cut(data: bytes, folder: Path, name: str) -> None:
         (folder / f"{name}.xz.{number}").write_bytes(data[number * size : (number + 1) * size])
 
 
+def compile_here(folder: Path, interpreter: str, pycuda: Path) -> None:
+    """Wheels of pycuda and of this checkout, with source lines in its kernels for compute-sanitizer."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as scratch:
+        subprocess.run([interpreter, "-m", "venv", scratch], check=True)
+        python = str(Path(scratch) / "bin" / "python")
+        packages = ["--constraint", str(ROOT / "constraints.txt"), *BACK_ENDS, "setuptools", "wheel", "numpy"]
+        subprocess.run([python, "-m", "pip", "install", "--quiet", *packages], check=True)
+        tools = {**os.environ, "PATH": os.pathsep.join([str(Path(scratch) / "bin"), os.environ["PATH"]])}
+        subprocess.run(
+            [python, str(ROOT / "tests/gpu/build_pycuda.py"), str(pycuda), str(folder)], env=tools, check=True
+        )
+        settings = [f"--config-settings=cmake.define.{name}=ON" for name in ("HHRNET_CUDA", "HHRNET_CUDA_LINEINFO")]
+        command = [python, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", *settings]
+        subprocess.run([*command, "--wheel-dir", str(folder), str(ROOT)], env=tools, check=True)
+
+
 def copy_coco(source: Path, target: Path) -> None:
     """The validation photos and their annotations."""
     for place in ("annotations/person_keypoints_val2017.json", "images/val2017"):
@@ -95,15 +113,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--python", default="3.12", help="version of the other machine's Python")
     parser.add_argument("--rtx", default="1.7.1.116", help="TensorRT-RTX to pack")
+    parser.add_argument("--interpreter", help="Python of that version on this machine, to compile with")
     options = parser.parse_args()
-    wheels = KIT / "wheels"
-    wheels.mkdir(parents=True, exist_ok=True)
-    pip_download(wheels, options.python, WITH_DEPENDENCIES)
+    wheels, built = KIT / "wheels", KIT / "built"
+    for old in (wheels, built):  # wheels of another version would go along
+        shutil.rmtree(old, ignore_errors=True)
+        old.mkdir(parents=True)
+    pip_download(wheels, options.python, [*WITH_DEPENDENCIES, *(() if options.interpreter else BACK_ENDS)])
     for unwanted in wheels.glob("numpy-*"):  # the machine has its own, which torch fits
         unwanted.unlink()
     alone = [f"{name}=={options.rtx}" if name.startswith("tensorrt") else name for name in ALONE]
     pip_download(wheels, options.python, alone, "--no-deps")
     pip_download_sources(wheels, [f"tensorrt_rtx_cu13=={options.rtx}" if "rtx" in name else name for name in SOURCES])
+    if options.interpreter:
+        (pycuda,) = wheels.glob("pycuda-*.tar.gz")
+        compile_here(built, options.interpreter, pycuda)
+        pycuda.unlink()
     pack_rtx(KIT / "rtx", options.python, options.rtx)
     coco = os.environ.get("HHRNET_COCO")
     if coco:

@@ -1,4 +1,4 @@
-"""compute-sanitizer finds nothing in any kernel."""
+"""compute-sanitizer finds nothing in any kernel, but for the one race that is meant."""
 
 from __future__ import annotations
 
@@ -11,10 +11,14 @@ from pathlib import Path
 import pytest
 from card import Card
 from conftest import missing
+from sanitizer_log import is_meant, races
 
 pytestmark = pytest.mark.gpu
 SCRIPT = Path(__file__).with_name("run_kernels.py")
 FIELDS = Path(__file__).parents[1] / "unit" / "decode"
+# Of the whole run, start of Python included; a machine is lent for minutes.
+SECONDS = 240
+REFUSED = "Device not supported"
 
 
 @pytest.mark.parametrize("tool", ["memcheck", "racecheck", "synccheck"])
@@ -27,8 +31,16 @@ def test_the_kernels_are_clean(card: Card, tool: str) -> None:
         capture_output=True,
         text=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(FIELDS), os.environ.get("PYTHONPATH", "")])},
-        timeout=1500,
+        timeout=SECONDS,
         check=False,
     )
-    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-3000:]
+    print(done.stdout[-6000:])
+    if REFUSED in done.stdout:
+        pytest.skip(f"compute-sanitizer refuses this machine: {REFUSED}")
+    if tool == "racecheck":
+        found = races(done.stdout)
+        assert not [each for each in found if not is_meant(each)]
+        assert done.returncode == 0 or (done.returncode == 9 and found), done.stderr[-3000:]
+    else:
+        assert done.returncode == 0, done.stderr[-3000:]
     assert "every kernel as on the host" in done.stdout

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from card import Card
-from card_engines import TARGETS, TorchOnCard, engines_here
+from card_engines import TARGETS, TorchOnCard, engine_here
 from conftest import missing
 
 from hhrnet_deploy.config import DecodeConfig, InferenceConfig
@@ -25,11 +24,6 @@ pytestmark = pytest.mark.gpu
 
 
 @pytest.fixture(scope="module")
-def bundles(card: Card, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Path], dict[str, str]]:
-    return engines_here(tmp_path_factory.mktemp("engines"))
-
-
-@pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
     from hhrnet_deploy.data.images import read_image
     from hhrnet_deploy.data.synth import synthesize
@@ -40,18 +34,16 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
 
 
 @pytest.fixture(scope="module", params=["torch", *TARGETS])
-def runner(request: Any, card: Card, bundles: Any) -> Iterator[CudaRunner]:
-    built, refused = bundles
+def runner(request: Any, card: Card, tmp_path_factory: pytest.TempPathFactory) -> Iterator[CudaRunner]:
     if request.param == "torch":
         from hhrnet_deploy.model.checkpoint import load_model
 
         made: Any = TorchOnCard(load_model(None, "default"))
-    elif request.param in built:
-        made = open_engine(built[request.param])
-    elif "not installed" in refused[request.param]:
-        pytest.skip(refused[request.param])
     else:
-        pytest.skip(f"this card is not for {request.param}: {refused[request.param]}")
+        bundle = engine_here(request.param, tmp_path_factory.mktemp("engines") / request.param)
+        if isinstance(bundle, str):
+            pytest.skip(f"this card is not for {request.param}: {bundle}")
+        made = open_engine(bundle)
     with made as opened:
         yield opened
 

@@ -12,6 +12,14 @@
 #define HHRNET_HD inline
 #endif
 
+// No two pointers to the same memory, on the host. On a GPU it would also say that the kernel itself never
+// writes there: nvcc may then read through the cache that does not see what other threads have just written.
+#if defined(__CUDA_ARCH__)
+#define HHRNET_RESTRICT
+#else
+#define HHRNET_RESTRICT __restrict__
+#endif
+
 // Every header is compiled once per instruction set; each copy lives in its own namespace, so that the linker
 // cannot hand AVX code to a machine without it.
 #ifndef HHRNET_VARIANT

@@ -128,11 +128,11 @@ HHRNET_HD void bound_all_tags(const Group& group, const Refinement& r) {
 template <class Group>
 HHRNET_HD void bound_places(const Group& group, const Refinement& r, const float* person_tag) {
     const int tiles = r.projection.tiles();
-    float* __restrict__ rounded = r.tiles.rounded, * __restrict__ reachable = r.tiles.reachable;
-    const float* __restrict__ bounds = r.bounds;
+    float *HHRNET_RESTRICT rounded = r.tiles.rounded, *HHRNET_RESTRICT reachable = r.tiles.reachable;
+    const float* HHRNET_RESTRICT bounds = r.bounds;
     for (int dim = 0; dim < r.tags.dims; ++dim) {
-        const float* __restrict__ low = r.tiles.low + size_t(dim) * tiles;
-        const float* __restrict__ high = r.tiles.high + size_t(dim) * tiles;
+        const float* HHRNET_RESTRICT low = r.tiles.low + size_t(dim) * tiles;
+        const float* HHRNET_RESTRICT high = r.tiles.high + size_t(dim) * tiles;
         const float tag = person_tag[dim];
         for (int tile = group.rank(); tile < tiles; tile += group.size()) {
             const float outside = greatest(greatest(low[tile] - tag, tag - high[tile]), 0.0f);
