@@ -6,11 +6,17 @@ import errno
 import hashlib
 import os
 import secrets
+import shutil
+import stat
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from hhrnet_deploy.errors import InputError
+
 _CHUNK = 1 << 20
+_MOST_LINKS = 40  # as the kernel follows at most
 _STEM_BYTES = 120  # of a file's own name in the name of its temporary sibling
 
 
@@ -19,12 +25,18 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary sibling of ``path``; rename it onto ``path`` only if the block succeeds.
 
     The sibling keeps the suffix of ``path``, because several libraries choose the format by it. On any error the
-    sibling is removed and an existing ``path`` stays as it was.
+    sibling is removed and an existing ``path`` stays as it was. A symbolic link stays one: the file behind it is
+    replaced. A device, a pipe or an open file's name in ``/proc`` (``/dev/stdout``) cannot be replaced: what was
+    written is copied into it at the end.
 
     Raises:
         IsADirectoryError: ``path`` is a folder.
     """
-    final = Path(path)
+    if _is_stream(Path(path)):
+        with _copied_into(Path(path)) as temporary:
+            yield temporary
+        return
+    final = Path(os.path.realpath(path))
     if final.is_dir():
         raise IsADirectoryError(errno.EISDIR, "A file cannot replace the folder", str(path))
     final.parent.mkdir(parents=True, exist_ok=True)
@@ -36,6 +48,52 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         os.replace(temporary, final)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def require_folder(path: str | os.PathLike[str], option: str = "--output") -> None:
+    """Say before any work that a folder cannot be made, or written into, at ``path``.
+
+    Raises:
+        InputError: it, or a folder above it, is a file.
+    """
+    place = Path(path)
+    nearest = next(each for each in (place, *place.absolute().parents) if os.path.lexists(each))
+    if not nearest.is_dir():
+        what = f"The output folder {place} is a file." if nearest == place else f"{nearest} is a file, not a folder."
+        raise InputError(what, hint=f"Give another folder with {option}.")
+
+
+def _is_stream(path: Path) -> bool:
+    """Whether ``path`` is a device, pipe or socket, or leads through ``/proc`` to what a process has open."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)) or _leads_through_proc(path)
+
+
+def _leads_through_proc(path: Path) -> bool:
+    for _ in range(_MOST_LINKS):
+        if Path(os.path.realpath(path.parent)).is_relative_to("/proc"):
+            return True
+        if not path.is_symlink():
+            return False
+        path = path.parent / path.readlink()
+    return False
+
+
+@contextmanager
+def _copied_into(stream: Path) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="hhrnet-") as folder:
+        temporary = Path(folder) / f"part{stream.suffix}"
+        yield temporary
+        # Appending: standard output may be a file that others write to as well.
+        with temporary.open("rb") as written, stream.open("ab") as target:
+            shutil.copyfileobj(written, target)
+
+
+PARTS = ".*.part*"
+"""Matches the names of `part_of` in a folder."""
 
 
 def part_of(path: Path) -> Path:

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from hhrnet_deploy.cli import console, options
 from hhrnet_deploy.errors import InputError
+from hhrnet_deploy.files import require_folder
 
 if TYPE_CHECKING:
     from hhrnet_deploy.config import DecodeConfig
@@ -156,6 +157,7 @@ def _triton_options(triton: Path | None, shapes: str | None, max_batch: int | No
         if shapes is not None or max_batch is not None:
             raise InputError("--shapes and --max-batch belong to the plan of --triton; it is missing.")
         return None
+    require_folder(triton, "--triton")
     try:
         return TensorRtOptions(shapes=shapes or (), max_batch=max_batch)
     except ValidationError as error:

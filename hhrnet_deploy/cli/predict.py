@@ -11,6 +11,7 @@ import typer
 
 from hhrnet_deploy.cli import console, options
 from hhrnet_deploy.errors import HHRNetError, InputError
+from hhrnet_deploy.files import require_folder
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -139,8 +140,8 @@ def _check_outputs(tables: dict[str, Path | None], folder: Path | None, sources:
         if other is not None:
             raise InputError(f"--{name} {path} is {other}.", hint="Give it a name of its own.")
         taken[full] = f"the file of --{name}, too"
-    if folder is not None and folder.exists() and not folder.is_dir():
-        raise InputError(f"The output folder {folder} is a file.", hint="Give a folder with --output.")
+    if folder is not None:
+        require_folder(folder)
 
 
 def _sinks(stack: ExitStack, pose: Pose, tables: dict[str, Path | None]) -> list[Sink]:

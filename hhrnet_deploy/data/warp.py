@@ -65,6 +65,11 @@ class Warp:
         """
         _require_photo(width, height)
         short, long = _input_sides(min(width, height), max(width, height), short_side, scale, min_scale)
+        if short < 1:
+            raise InputError(
+                f"Scale {min_scale:g} leaves no pixel of a short side of {short_side}.",
+                hint="Take scales such as 0.5, 1 and 2.",
+            )
         _require_allowed((width, height), short, long, max_long_side)
         if width < height:
             return cls((width, height), (short, long), float(width))

@@ -167,7 +167,9 @@ def _options(
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"][:1]))
-        raise InputError(f"Export option {where}: {first['msg']}, got {first['input']!r}.") from error
+        own = first.get("ctx", {}).get("error")  # of our own validators, which name the value themselves
+        problem = f"{first['msg']}, got {first['input']!r}" if own is None else str(own)
+        raise InputError(f"Export option {where}: {problem}.") from error
 
 
 def _require_free(path: str | os.PathLike[str], model: object) -> None:

@@ -275,7 +275,7 @@ def _manifest(job: _Job, built: Built, folder: Path, parity: Parity | None, cost
         precision=job.precision,
         preset=meta.preset,
         skeleton=meta.skeleton,
-        short_side=meta.short_side,
+        short_side=job.graph.short_side,
         input=meta.input,
         outputs=meta.outputs,
         flip=meta.flip,

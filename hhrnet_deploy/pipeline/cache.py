@@ -16,7 +16,7 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from hhrnet_deploy.errors import InputError
-from hhrnet_deploy.files import locked, sha256_of, write_text
+from hhrnet_deploy.files import PARTS, locked, require_folder, sha256_of, write_text
 from hhrnet_deploy.targets.bundle import tool_version
 
 FOLDER = ".cache"
@@ -84,6 +84,7 @@ class StageCache:
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
+        require_folder(self.root)
         self.folder.mkdir(parents=True, exist_ok=True)
         try:
             self._stack.enter_context(locked(self.folder / "lock", wait=False))
@@ -92,6 +93,10 @@ class StageCache:
                 f"Another hhrnet compile is at work in {self.root}.",
                 hint="Wait for it, or give another folder with -o.",
             ) from error
+        # What a killed run was writing; behind the lock nobody else is.
+        for left in self.root.glob(PARTS):
+            if left.is_file():
+                left.unlink()
         return self
 
     def __exit__(

@@ -89,14 +89,14 @@ def calibrate_model(
     with tempfile.TemporaryDirectory(prefix="hhrnet-calibrate-") as scratch:
         graph = _graph(model, preset, Path(scratch), note)
         topology = measurable(graph)
-    chosen = open_calibration(calibration or DEFAULT_SET)
+    chosen = open_calibration(DEFAULT_SET if calibration is None else calibration)
     if write_manifest is not None:
         write_text(write_manifest, manifest_text(chosen.manifest))
     with bar_or_nothing(bar, "calibrating", passes(chosen)) as advance:
         found = calibrate(
             topology,
             chosen,
-            graph.metadata.short_side,
+            graph.short_side,
             float_input=graph.metadata.input == "float",
             path=output,
             progress=advance,

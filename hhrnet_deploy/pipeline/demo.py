@@ -14,6 +14,7 @@ from hhrnet_deploy.data.images import read_image, write_picture
 from hhrnet_deploy.evaluate.report import EvaluationReport
 from hhrnet_deploy.evaluate.run import EvaluationOptions, evaluate
 from hhrnet_deploy.export.exporting import export_onnx
+from hhrnet_deploy.files import require_folder
 from hhrnet_deploy.pipeline.build import build_engine
 from hhrnet_deploy.pipeline.filters import PeopleFilter
 from hhrnet_deploy.pipeline.pose import Pose
@@ -66,6 +67,7 @@ def run_demo(
         HHRNetError: as the steps it runs.
     """
     onnx, bundle, picture = folder / "heads.onnx", folder / f"engine-{precision}", folder / "people.png"
+    require_folder(folder)
     folder.mkdir(parents=True, exist_ok=True)
     note("1/4 exporting the shipped checkpoint to ONNX")
     export_onnx(CHECKPOINT, onnx, progress=note)

@@ -76,6 +76,8 @@ def expand(
 
 
 def _expand_one(item: str, on_other_files: Callable[[str], None] | None) -> list[Photo | Video]:
+    if not item:
+        raise InputError("An input is empty.", hint="Was it a variable of the shell that is not set?")
     if item.startswith(_STREAM_SCHEMES):
         return [Video(item)]
     path = Path(item)

@@ -15,6 +15,8 @@ from hhrnet_deploy.targets.graph import Precision
 from hhrnet_deploy.targets.registry import default_target, find_target
 from hhrnet_deploy.targets.trt_options import TensorRtOptions
 
+_OPTIONS = "the options"
+
 
 class EngineSpec(BaseModel):
     """What engine to build. Every field can be left out.
@@ -68,7 +70,7 @@ class EngineSpec(BaseModel):
     def _belong_to_the_target(self) -> EngineSpec:
         if self.tensorrt != TensorRtOptions() and not find_target(self.target).takes_tensorrt_options:
             words = " ".join(self.tensorrt.words())
-            raise ValueError(f"the target {self.target} has no options of TensorRT, got {words}")
+            raise ValueError(f"{words} is for the targets tensorrt and tensorrt-rtx, not for {self.target}")
         return self
 
     def with_changes(self, **changes: Any) -> EngineSpec:
@@ -84,7 +86,7 @@ class EngineSpec(BaseModel):
         if isinstance(given.get("tensorrt"), dict):
             asked = {key: value for key, value in given["tensorrt"].items() if value is not None}
             given["tensorrt"] = {**document.get("tensorrt", {}), **asked}
-        return _validated({**document, **given}, "the options")
+        return _validated({**document, **given}, _OPTIONS)
 
     def shape_words(self) -> list[str]:
         """The options of ``hhrnet export`` and ``hhrnet build`` that ask for these shapes."""
@@ -119,6 +121,6 @@ def _validated(document: dict[str, Any], source: str) -> EngineSpec:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "spec"
         problem = str(first["msg"]).removeprefix("Value error, ")
-        raise InputError(
-            f"{source}: {where}: {problem}.", hint=f"Keys: {', '.join(EngineSpec.model_fields)}."
-        ) from error
+        hint = None if source == _OPTIONS else f"Keys: {', '.join(EngineSpec.model_fields)}."
+        place = source if where == "spec" else f"{source}: {where}"
+        raise InputError(f"{place}: {problem}.", hint=hint) from error

@@ -45,7 +45,7 @@ def calibration_identity(spec: EngineSpec) -> str | None:
         if not spec.ranges.is_file():
             raise InputError(f"There is no calibration file {spec.ranges}.", hint="Make it with hhrnet calibrate.")
         return sha256_of(spec.ranges)
-    return open_calibration(spec.calibration or DEFAULT_SET).digest
+    return open_calibration(DEFAULT_SET if spec.calibration is None else spec.calibration).digest
 
 
 def preset_identity(preset: str | None) -> str | None:

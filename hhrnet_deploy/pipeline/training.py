@@ -14,7 +14,7 @@ import yaml
 from hhrnet_deploy.data.coco import KeypointDataset
 from hhrnet_deploy.errors import HHRNetError, InputError
 from hhrnet_deploy.evaluate.run import EvaluationOptions, check_data, evaluate
-from hhrnet_deploy.files import is_disk_full, locked, write_text
+from hhrnet_deploy.files import is_disk_full, locked, require_folder, write_text
 from hhrnet_deploy.model.checkpoint import LoadedModel
 from hhrnet_deploy.model.presets import find_preset
 from hhrnet_deploy.targets.torch import TorchRunner
@@ -210,6 +210,7 @@ def _resume(recipe: Recipe, options: TrainingOptions, learner: Learner) -> None:
 
 
 def _check_folder(options: TrainingOptions) -> None:
+    require_folder(options.folder)
     state = options.folder / STATE_FILE
     if options.resume and not state.is_file():
         raise InputError(f"There is no checkpoint {state} to resume from.", hint="Start the run without --resume.")

@@ -83,6 +83,8 @@ def open_calibration(text: str = DEFAULT_SET, *, progress: Progress | None = Non
     Raises:
         InputError: no such set, folder or manifest, or a wrong number of images.
     """
+    if not text:
+        raise InputError("The calibration set has no name.", hint=_SYNTAX)
     if text.startswith("coco:"):
         return _from_dataset(text.removeprefix("coco:"))
     if any(Path(folder).is_dir() for folder in (text, text.partition(":")[0], text.rpartition(":")[0]) if folder):
@@ -128,7 +130,10 @@ def _from_dataset(text: str) -> CalibrationSet:
         count = _count(rest.pop(), text)
     if len(rest) > 1:
         raise InputError(f"Expected a number of images after the last colon, got {rest[-1]!r}.", hint=_SYNTAX)
-    dataset = open_dataset(root, rest[0] if rest else None)
+    try:
+        dataset = open_dataset(root, rest[0] if rest else None)
+    except InputError as error:
+        raise InputError(error.fact, hint=_SYNTAX) from error
     numbers = _spread(len(dataset), count, f"{root} ({dataset.split})")
     return _real(
         name=_plain(f"{Path(root).resolve().name}_{dataset.split}_{len(numbers)}"),

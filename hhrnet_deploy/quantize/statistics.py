@@ -126,6 +126,8 @@ class Statistics:
         Raises:
             InputError: missing, truncated or written by another version.
         """
+        if path.is_dir():
+            raise InputError(f"{path} is a folder.", hint="Give the calibration file a name, such as ranges.npz.")
         if not path.is_file():
             raise InputError(f"There is no calibration file {path}.", hint=_AGAIN)
         if not is_zipfile(path):

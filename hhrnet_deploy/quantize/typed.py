@@ -36,8 +36,8 @@ class Source:
 
     @property
     def short_side(self) -> int:
-        """S of the preset, pixels."""
-        return self.metadata.short_side
+        """S of the warp that the figures were measured with, pixels."""
+        return self.statistics.header.short_side
 
 
 @dataclass(frozen=True)
@@ -87,12 +87,12 @@ def measured_source(
     if calibration is None:
         if ranges is None:
             raise InputError("Ranges need a calibration set or a file of hhrnet calibrate.")
-        statistics = _finished(ranges, topology, metadata.short_side)
+        statistics = _finished(ranges, topology, graph.short_side)
         return Source(equalized(topology, statistics.maxima), metadata, statistics)
     measured = calibrate(
         topology,
         calibration,
-        metadata.short_side,
+        graph.short_side,
         float_input=metadata.input == "float",
         path=ranges,
         progress=progress,

@@ -139,6 +139,11 @@ class Graph:
     size: Size | None
     batch: int | None
 
+    @property
+    def short_side(self) -> int:
+        """S of the warp, pixels: the preset's, or what a graph of one size takes."""
+        return self.metadata.short_side if self.size is None else min(self.size)
+
     def info(self, name: str, target: str, precision: str) -> RunnerInfo:
         """What a runner of this graph says about itself."""
         meta = self.metadata
@@ -148,7 +153,7 @@ class Graph:
             precision=precision,
             preset=meta.preset,
             skeleton=meta.skeleton,
-            short_side=meta.short_side,
+            short_side=self.short_side,
             fixed_size=self.size,
             max_batch=self.batch,
             fixed_batch=self.batch is not None,

@@ -75,6 +75,8 @@ def open_model(
         InputError: none of these, or a broken one; see `open_engine`, `open_onnx` and `load_model`.
     """
     path = Path(what)
+    if not str(what):
+        raise InputError("The model has no name.", hint="Give an engine, an ONNX file, a checkpoint, or default.")
     if str(what) == DEFAULT:
         return _open_checkpoint(DEFAULT, preset, device)
     if path.is_dir() or is_bundle(path):

@@ -110,7 +110,8 @@ def check_fits(runner: Runner, config: InferenceConfig, photo_size: Size) -> Non
             raise InputError(
                 f"A photo of {photo_size[0]}x{photo_size[1]} becomes a network input of {warp.size[0]}x{warp.size[1]}, "
                 f"but {runner.info.name} takes {fixed[0]}x{fixed[1]} only (width x height).",
-                hint="Photos of mixed sizes need an engine built without --size, which takes any size.",
+                hint="Photos of mixed sizes need an engine built without --size, which takes any size."
+                + ("" if config.short_side == min(fixed) else f" For those that fit this one: --size {min(fixed)}."),
             )
 
 

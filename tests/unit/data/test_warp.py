@@ -52,6 +52,11 @@ def test_fractional_scales_round_down_as_published():
     assert [warp.size for _, warp in plan.warps] == [(950, 713), (731, 548), (512, 383)]  # 384 * 0.7 / 0.7 is below 384
 
 
+def test_a_scale_that_leaves_nothing_is_refused():
+    with pytest.raises(InputError, match=r"Scale 0\.001 leaves no pixel of a short side of 256"):
+        plan_scales(640, 480, 256, (0.001, 1.0))
+
+
 def test_back_mapping_uses_the_aspect_of_the_smallest_scale():
     # 512x383 at 0.7 is not quite the aspect of 731x548 at 1: the official loop leaves the last scale's numbers behind.
     plan = plan_scales(640, 480, 512, (0.7, 1.0))

@@ -204,6 +204,10 @@ def test_a_fixed_size_engine_takes_only_photos_of_its_size() -> None:
         with pytest.raises(InputError, match=r"96x64 becomes a network input of 128x64.*64x64 only") as caught:
             list(predict_photos(runner, [(0, _photo(world, 0))], CONFIG))
         assert "without --size" in caught.value.hint
+        assert "--size 64" not in caught.value.hint
+        with pytest.raises(InputError, match="64x64 only") as caught:
+            check_fits(runner, InferenceConfig(short_side=128), (80, 80))
+        assert caught.value.hint.endswith("For those that fit this one: --size 64.")
         with pytest.raises(InputError, match="several scales"):
             check_fits(runner, InferenceConfig(short_side=SHORT_SIDE, scales=(1.0, 2.0)), (80, 80))
 

@@ -25,6 +25,7 @@ from hhrnet_deploy.config import InferenceConfig
 from hhrnet_deploy.data.coco import open_dataset
 from hhrnet_deploy.errors import InputError
 from hhrnet_deploy.evaluate.run import evaluate as evaluate_in_full
+from hhrnet_deploy.files import part_of
 from hhrnet_deploy.pipeline.cache import StageCache, stage_key
 from hhrnet_deploy.pipeline.compile import Compiled, CompileOptions, compile_checkpoint
 from hhrnet_deploy.pipeline.spec import EngineSpec
@@ -230,6 +231,21 @@ def test_mistakes_are_named_before_any_work(tmp_path: Path, words: list[str], me
     assert isinstance(done.exception, InputError)
     assert message in str(done.exception)
     assert not (tmp_path / "out" / "heads.onnx").exists()
+
+
+def test_what_a_killed_run_was_writing_is_removed(tmp_path: Path) -> None:
+    left, own = part_of(tmp_path / "heads.onnx"), tmp_path / "heads.onnx"
+    left.touch()
+    own.touch()
+    with StageCache(tmp_path):
+        assert not left.exists()
+        assert own.exists()
+
+
+def test_a_file_in_the_place_of_the_folder_is_named(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    data = write_coco(tmp_path / "data", 1)
+    with pytest.raises(InputError, match=r"The output folder .* is a file"):
+        _compile(tiny_checkpoint, tiny_checkpoint, data)
 
 
 def test_missing_photos_are_named_before_the_export(tiny_checkpoint: Path, tmp_path: Path) -> None:

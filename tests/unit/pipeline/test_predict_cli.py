@@ -214,6 +214,7 @@ def test_an_interruption_keeps_what_was_done(tiny_onnx: Path, tmp_path: Path, st
         (["{photo}", "--coco", "{photo}"], "is one of the inputs"),
         (["{photo}", "--coco", "{photo}.out", "--jsonl", "{photo}.out"], "is the file of --coco, too"),
         (["nothing.jpg"], "nothing.jpg"),
+        ([""], "An input is empty"),
         (["{photo}", "--scales", "0.5,2"], "scale"),
         (["{photo}", "--size", "8"], "--size Input should be greater"),
         (["{photo}", "--detection-threshold", "-1"], "--detection-threshold"),

@@ -14,8 +14,11 @@ from typer.testing import CliRunner
 from hhrnet_deploy.cli.app import app
 from hhrnet_deploy.data.coco import open_dataset
 from hhrnet_deploy.errors import GateFailedError, InputError
+from hhrnet_deploy.export.exporting import export_onnx
 from hhrnet_deploy.pipeline.budget import BudgetRequest
 from hhrnet_deploy.pipeline.build import build_engine
+from hhrnet_deploy.pipeline.calibration import calibrate_model
+from hhrnet_deploy.quantize.statistics import Statistics
 from hhrnet_deploy.skeletons import COCO
 from hhrnet_deploy.targets.bundle import read_bundle, read_layers
 from hhrnet_deploy.targets.opening import open_engine
@@ -106,6 +109,18 @@ def test_fixed_sizes_mirrored_images_and_float_input_build_too(
         expected, got = right.heads(pixels), left.heads(pixels)
     for (_, a), (_, b) in zip(expected.named(), got.named(), strict=True):
         assert np.square(a - b).mean() < 0.02 * a.var()
+
+
+def test_a_graph_of_one_size_is_measured_and_run_at_that_size(tiny_model: Any, tmp_path: Path, photos: Path) -> None:
+    onnx, ranges = tmp_path / "wide.onnx", tmp_path / "ranges.npz"
+    export_onnx(tiny_model, onnx, size=(128, 192))
+    calibrate_model(onnx, str(photos), output=ranges)
+    assert Statistics.load(ranges).header.short_side == 128
+    folder = Path(build_engine(onnx, tmp_path / "wide", target="openvino", precision="int8", ranges=ranges).path)
+    assert read_bundle(folder).manifest.short_side == 128
+    export_onnx(tiny_model, tmp_path / "any.onnx")
+    with pytest.raises(InputError, match="for a short side of 128 instead of 64"):
+        build_engine(tmp_path / "any.onnx", tmp_path / "any", target="openvino", precision="int8", ranges=ranges)
 
 
 def test_fp16_on_a_cpu_is_called_weights_only(tiny_onnx: Path, tmp_path: Path, photos: Path) -> None:

@@ -220,6 +220,22 @@ def test_figures_go_to_a_file_of_any_name(tiny: Topology, photos: Path, tmp_path
     assert Statistics.load(tmp_path / "ranges").header.complete
 
 
+def test_a_folder_is_no_calibration_file(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="is a folder") as caught:
+        Statistics.load(tmp_path)
+    assert "ranges.npz" in str(caught.value.hint)
+
+
+def test_a_set_without_a_name_or_split_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="has no name"):
+        open_calibration("")
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "annotations" / "person_keypoints_val2017.json").write_text("{}")
+    with pytest.raises(InputError, match="no annotations for the split 'train2017'") as caught:
+        open_calibration(f"coco:{tmp_path}:train2017:2")
+    assert "--split" not in str(caught.value)
+
+
 def test_an_array_is_no_calibration_file(tmp_path: Path) -> None:
     np.save(tmp_path / "ranges.npy", np.zeros(3))
     with pytest.raises(InputError, match=r"no calibration file: it is no \.npz archive") as caught:

@@ -125,7 +125,9 @@ def test_words_build_the_same_options_again() -> None:
 
 
 def test_other_targets_refuse_these_options() -> None:
-    with pytest.raises(InputError, match="openvino has no options of TensorRT, got --max-batch 2"):
+    with pytest.raises(
+        InputError, match="--max-batch 2 is for the targets tensorrt and tensorrt-rtx, not for openvino"
+    ):
         EngineSpec(target="openvino").with_changes(tensorrt={"max_batch": 2})
 
 
