@@ -35,6 +35,9 @@ from hhrnet_deploy.targets.runner import MULTIPLE
 PITCH = 32
 # Patches are cut out at so many places along the short side.
 _PATCHES_PER_SIDE = 16
+# Wider patches are looked at down to this part of the input's size only: below, how weights are rounded hardly reaches
+# the heads (docs/int8.md).
+_FINE, _MOST_COARSE_VALUES = 8, 640
 # A longer network input is cut into pieces of at most so many pixels; memory grows with them.
 _MOST_PIXELS = 768 * 512
 # Channels' maxima only balance channels against each other, and an image has hundreds of patches: the first images of
@@ -215,7 +218,8 @@ def _cuts(topology: Topology, short_side: int) -> dict[Patches, int]:
     """Each kind of patches that quantised convolutions read, and how many output pixels apart they are sampled."""
     factors = strides(topology)
     rounded = [node for node in topology.convolutions() if node.name not in topology.heads]
-    found = [patches for node in rounded if (patches := patches_of(topology, node)) is not None]
+    read = [patches for node in rounded if (patches := patches_of(topology, node)) is not None]
+    found = [each for each in read if each.values <= _MOST_COARSE_VALUES or factors[each.tensor] <= _FINE]
     pitch = short_side / _PATCHES_PER_SIDE
     return {patches: _step(pitch, factors[patches.tensor] * patches.stride) for patches in found}
 

@@ -14,8 +14,7 @@ from hhrnet_deploy.quantize.topology import Topology, attribute
 
 Float32 = npt.NDArray[np.float32]
 
-# Values in a patch: those of w48's 3x3 convolutions at an eighth of the size. Memory and time grow with the square;
-# wider ones lie at lower resolutions, and how their weights are rounded hardly reaches the heads (docs/int8.md).
+# Values in a patch: those of w48's 3x3 convolutions at an eighth of the size. Memory and time grow with the square.
 MOST_VALUES = 864
 
 

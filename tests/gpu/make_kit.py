@@ -133,9 +133,9 @@ def main() -> None:
     coco = os.environ.get("HHRNET_COCO")
     if coco:
         copy_coco(Path(coco), KIT / "coco")
-    for folder in sorted(path for path in KIT.iterdir() if path.is_dir()):
+    for folder in (path for path in (wheels, built, KIT / "rtx", KIT / "coco") if path.is_dir()):
         print(f"{folder.relative_to(ROOT)}: {size_of(folder) / 2**20:.1f} MiB")
-    print(f"gpu-kit: {size_of(KIT) / 2**20:.1f} MiB in all; copy it with the checkout, then run `make gpu-test` there")
+    print("Copy gpu-kit/ with the checkout, then run `make gpu-test` there.")
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from onnx import helper
 from quantize_blocks import Block, figures, network_block, run
 
+from hhrnet_deploy.quantize import collect
 from hhrnet_deploy.quantize.calibration_set import open_calibration
 from hhrnet_deploy.quantize.collect import calibrate
 from hhrnet_deploy.quantize.emit import emit
@@ -147,6 +148,20 @@ def test_convolutions_of_other_shapes_are_left_alone() -> None:
     topology = read_topology(model)
     measured = {node.name: patches_of(topology, node) is not None for node in topology.convolutions()}
     assert measured == {"wide": False, "narrow": True, "double": False, "coarse": False, "fine": True}
+
+
+def test_wide_patches_are_measured_down_to_an_eighth_of_the_size() -> None:
+    """720 values; no head is measured, because none is rounded."""
+    block = Block()
+    tensor = "image"
+    for part in (2, 4, 8, 16, 32):
+        tensor = block.conv(f"to_{part}", tensor, 80, kernel=3, stride=2)
+    coarse = block.conv("coarse", tensor, 1, kernel=3)
+    model = block.model(coarse, block.conv("fine", block.deconv("double", tensor, 2), 1))
+    topology = read_topology(model)
+    measured = {patches.tensor: patches.values for patches in collect._cuts(topology, 64)}
+    read = {node.name: node.input[0] for node in topology.convolutions()}
+    assert measured == {read["to_2"]: 27} | {read[name]: 720 for name in ("to_4", "to_8", "to_16")}
 
 
 @pytest.fixture(scope="module")
