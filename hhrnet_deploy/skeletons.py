@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from functools import cached_property
 from pathlib import Path
 
@@ -40,7 +41,7 @@ class Skeleton(BaseModel):
     @field_validator("sigmas")
     @classmethod
     def _sigmas_positive(cls, sigmas: tuple[float, ...]) -> tuple[float, ...]:
-        if any(not sigma > 0 for sigma in sigmas):
+        if any(not 0 < sigma < math.inf for sigma in sigmas):
             raise ValueError("every sigma has to be positive")
         return sigmas
 

@@ -36,9 +36,9 @@ class Geometry(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     max_rotation: float = Field(30.0, ge=0, le=180)
-    min_scale: float = Field(0.75, gt=0)
-    max_scale: float = Field(1.5, gt=0)
-    max_translation: float = Field(40.0, ge=0)
+    min_scale: float = Field(0.75, ge=0.01)
+    max_scale: float = Field(1.5, ge=0.01, le=100)
+    max_translation: float = Field(40.0, ge=0, le=10_000)
     flip: float = Field(0.5, ge=0, le=1)
     focus: float = Field(0.0, ge=0, le=1)
 

@@ -264,7 +264,11 @@ def save_weights(
     noted = {**(metadata or {}), "preset": _essentials(described)}
     text = json.dumps(noted, sort_keys=True, allow_nan=False)
     with files.replacing(path) as temporary:
+        # safetensors makes files that only their owner may read.
+        temporary.touch()
+        usual = temporary.stat().st_mode
         save_file(tensors, temporary, metadata={METADATA_KEY: text})
+        temporary.chmod(usual)
 
 
 def _stored(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:

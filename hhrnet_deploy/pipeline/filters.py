@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hhrnet_deploy.errors import InputError
 from hhrnet_deploy.people import Float32, People
 from hhrnet_deploy.skeletons import Skeleton
 
@@ -22,11 +23,20 @@ class PeopleFilter:
         min_score: keep people with at least this score (mean over all joints).
         max_people: keep the highest scores, in insertion order.
         suppress_duplicates: drop a person whose pose repeats that of one with a higher score.
+
+    Raises:
+        InputError: a score that is not between 0 and 1, or fewer people than one.
     """
 
     min_score: float = 0.0
     max_people: int | None = None
     suppress_duplicates: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.min_score <= 1:
+            raise InputError(f"min_score has to be between 0 and 1, got {self.min_score!r}.")
+        if self.max_people is not None and self.max_people < 1:
+            raise InputError(f"max_people has to be at least 1, got {self.max_people!r}.")
 
     def __call__(self, people: People, skeleton: Skeleton) -> People:
         """The people that stay, in insertion order."""

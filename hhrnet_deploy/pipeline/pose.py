@@ -156,7 +156,10 @@ def _pixels(image: Any) -> Image:
     if hasattr(image, "getexif"):
         from PIL import ImageOps
 
-        image = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+        image = ImageOps.exif_transpose(image)
+        # 16 bits a pixel: the high byte, as files are read. PIL's own conversion clips at 255.
+        image = np.asarray(image) >> 8 if image.mode.startswith("I;16") else np.asarray(image.convert("RGB"))
+        image = image.astype(np.uint8)
     elif hasattr(image, "detach"):
         image = _from_tensor(image)
     if not isinstance(image, np.ndarray):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ from hhrnet_deploy.targets.torch import TorchRunner
 from hhrnet_deploy.train.arithmetic import NO_BF16, has_bf16
 from hhrnet_deploy.train.distributed import World, joined, synchronise_norms
 from hhrnet_deploy.train.ema import MovingAverage
-from hhrnet_deploy.train.loop import BEST_FILE, FINAL_FILE, STATE_FILE, Run
+from hhrnet_deploy.train.loop import BEST_FILE, FINAL_FILE, STATE_FILE, Run, Validate
 from hhrnet_deploy.train.optimiser import make_optimiser
 from hhrnet_deploy.train.picture import draw_validation, latest_picture
 from hhrnet_deploy.train.recipe import Recipe, Source
@@ -170,8 +170,8 @@ def make_learner(
     """The network on its device, its optimiser and average: fresh, from weights, or resumed."""
     torch.manual_seed(recipe.seed)
     preset = find_preset(recipe.preset)
-    if preset.skeleton.joints != dataset.skeleton.joints:
-        tell(f"The data set has the joints of {dataset.skeleton.name}; {preset.name} is made for those.")
+    if preset.skeleton != dataset.skeleton:
+        tell(f"The data set has the skeleton {dataset.skeleton.name}; {preset.name} is made for that one.")
         preset = preset.with_skeleton(dataset.skeleton)
     init = None if options.resume else (options.init or recipe.init)
     network, notes = start_network(preset, init, backbone_only=recipe.init_layers == "backbone", fresh=recipe.fresh)
@@ -221,7 +221,7 @@ def _check_folder(options: TrainingOptions) -> None:
         )
 
 
-def _validator(run: Run, pictures: Path, tell: Say) -> Callable[[LoadedModel, int], float] | None:
+def _validator(run: Run, pictures: Path, tell: Say) -> Validate | None:
     dataset = _validation_set(run.recipe, tell)
     if dataset is None:
         tell("No validation: there is no split with annotations besides the one trained on.")
@@ -233,12 +233,15 @@ def _validator(run: Run, pictures: Path, tell: Say) -> Callable[[LoadedModel, in
         if seen:
             tell(f"{seen} of them are trained on too: AP says little about other images.")
 
-    def validate(network: LoadedModel, step: int) -> float:
+    def validate(network: LoadedModel, step: int) -> float | None:
         runner = TorchRunner(network, network.preset, name="training")
         report = evaluate(runner, dataset, options=EvaluationOptions(batch=4))
         with runner:
             draw_validation(runner, dataset, pictures / f"step_{step:08d}.jpg")
-        return report.subject.metrics["AP"] or 0.0
+        ap = report.subject.metrics["AP"]
+        if ap is None:
+            tell(f"AP is undefined: nobody in {dataset.root} ({dataset.split}) counts. No weights are the best then.")
+        return ap
 
     return validate
 
@@ -265,7 +268,8 @@ def _size_of(run: Run) -> str:
 def _report(run: Run, folder: Path, finished: bool) -> TrainingReport:
     position = run.learner.position
     best = position.best_ap if position.best_ap >= 0 else None
-    candidates = (folder / BEST_FILE, folder / FINAL_FILE)
+    # With an AP of 0 throughout, the first weights are no better than the last.
+    candidates = (folder / BEST_FILE, folder / FINAL_FILE) if best else (folder / FINAL_FILE, folder / BEST_FILE)
     title = f"{folder.name}: {position.images} images, {position.step} steps, {position.seconds / 3600:.2f} h"
     if best is not None:
         title += f", best AP {100 * best:.1f}"

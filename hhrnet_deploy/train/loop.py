@@ -32,8 +32,8 @@ STATE_FILE = "state.pt"
 BEST_FILE = "best.safetensors"
 FINAL_FILE = "final.safetensors"
 _ECHO_SECONDS = 2.0
-Validate = Callable[[LoadedModel, int], float]
-"""AP, 0 to 1, of a network (a copy, in eval mode) at a step."""
+Validate = Callable[[LoadedModel, int], float | None]
+"""AP, 0 to 1, of a network (a copy, in eval mode) at a step; None where nobody in the data counts."""
 
 
 @dataclass
@@ -208,16 +208,21 @@ class Run:
         if self.world.leads:
             # A copy: what validation does to memory layout and mode must not reach the weights that go on training.
             ap = validate(copy.deepcopy(self.learner.shown).eval(), position.step)
-            best = ap > position.best_ap
-            if best:
-                position.best_ap = ap
-                self._save_weights(BEST_FILE)
-            record = ValidationRecord(position.step, position.epoch, position.images, position.seconds, ap, best)
-            for watcher in self._listeners():
-                watcher.validated(record)
+            if ap is not None:
+                self._compare(ap)
         self.world.wait()
         self._started += time.monotonic() - began
         self._tally = self._new_tally()
+
+    def _compare(self, ap: float) -> None:
+        position = self.learner.position
+        best = ap > position.best_ap
+        if best:
+            position.best_ap = ap
+            self._save_weights(BEST_FILE)
+        record = ValidationRecord(position.step, position.epoch, position.images, position.seconds, ap, best)
+        for watcher in self._listeners():
+            watcher.validated(record)
 
     def _save_weights(self, name: str) -> None:
         position = self.learner.position

@@ -184,7 +184,7 @@ class Recipe(_Part):
     sync_bn: bool = False
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None
     init: str | None = None
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     workers: Annotated[int, Field(ge=0, le=256)] = 4
     validate_every: Count = 10
     validation_images: Count | None = None
@@ -217,7 +217,7 @@ def load_recipe(name_or_path: str | Path, settings: tuple[str, ...] = ()) -> Rec
     path = resources.find(resources.RECIPE, name_or_path)
     try:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
+    except (ValueError, RecursionError, yaml.YAMLError) as error:  # a date that does not exist is a ValueError
         raise InputError(f"Recipe {path} is not YAML: {error}.") from error
     if not isinstance(document, dict):
         raise InputError(f"Recipe {path} has to be a mapping of keys to values, got {type(document).__name__}.")
@@ -255,7 +255,7 @@ def _apply(document: dict[str, Any], setting: str) -> None:
             raise InputError(f"--set {setting}: {parent!r} holds a value, not keys.")
     try:
         place[last] = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
         raise InputError(f"--set {setting}: the value is not YAML: {error}.") from error
     # YAML 1.1 reads 5e-4 as text; numbers are meant.
     if isinstance(place[last], str):

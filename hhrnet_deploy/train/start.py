@@ -103,6 +103,8 @@ def freeze(network: LoadedModel, prefixes: tuple[str, ...]) -> None:
             )
         for parameter in chosen:
             parameter.requires_grad_(False)
+    if not any(parameter.requires_grad for parameter in names.values()):
+        raise InputError("frozen: nothing is left to train.", hint="Name fewer layers.")
 
 
 def training_mode(network: nn.Module) -> None:

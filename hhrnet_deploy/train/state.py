@@ -15,6 +15,7 @@ from hhrnet_deploy.train.ema import MovingAverage
 from hhrnet_deploy.train.optimiser import load_keeping_options
 
 FORMAT = 1
+_ANEW = "Begin a new run from the last weights: --init RUN/best.safetensors with another --output."
 
 
 @dataclass
@@ -104,19 +105,27 @@ def load_state(path: Path, learner: Learner) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise CheckpointError(f"There is no checkpoint {path} to resume from.") from error
     except Exception as error:
-        raise CheckpointError(f"{path} cannot be read as a checkpoint: {error}.") from error
+        raise CheckpointError(f"{path} is empty, cut off, or no checkpoint of a training run.", hint=_ANEW) from error
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         raise CheckpointError(f"{path} is not a checkpoint of a training run (format {FORMAT}).")
     try:
+        return _load_parts(path, document, learner)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path} lacks a part of a checkpoint, or is damaged: {error}.", hint=_ANEW) from error
+
+
+def _load_parts(path: Path, document: dict[str, Any], learner: Learner) -> dict[str, Any]:
+    try:
         learner.network.load_state_dict(document["network"])
-        if learner.average is not None and document["average"] is not None:
-            learner.average.average.load_state_dict(document["average"])
-            learner.average.updates = document["average_updates"]
+        if learner.average is not None:
+            # An average that the run had not begins at what was trained so far.
+            learner.average.average.load_state_dict(document["average"] or document["network"])
+            learner.average.updates = int(document["average_updates"])
     except RuntimeError as error:
         raise CheckpointError(f"{path} holds another network: {error}.") from error
     try:
         load_keeping_options(learner.optimiser, document["optimiser"])
-    except (KeyError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
             f"{path} was written with another optimiser.",
             hint="Keep optimiser.kind and frozen as they were, or start a new run from these weights with --init.",
@@ -125,5 +134,4 @@ def load_state(path: Path, learner: Learner) -> dict[str, Any]:
         learner.scaler.load_state_dict(document["scaler"])
     learner.position = Position(**document["position"])
     torch.set_rng_state(document["random"])
-    recipe: dict[str, Any] = document["recipe"]
-    return recipe
+    return dict(document["recipe"])

@@ -271,6 +271,9 @@ def test_pose_takes_every_kind_of_image(tiny_onnx: Path, tmp_path: Path) -> None
         grey = array[:, :, 0]
         assert _same(pose.predict(grey), pose.predict(np.repeat(grey[:, :, None], 3, axis=2)))
         assert _same(pose.predict(Image.fromarray(grey)), pose.predict(grey))
+        deep = Image.fromarray(grey.astype(np.uint16) * 257)
+        assert deep.mode.startswith("I;16")
+        assert _same(pose.predict(deep), pose.predict(grey))
 
 
 @pytest.mark.parametrize(

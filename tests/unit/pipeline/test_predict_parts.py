@@ -7,6 +7,7 @@ import errno
 import json
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -41,6 +42,12 @@ def test_a_folder_gives_its_photos_and_videos_by_name(tmp_path: Path) -> None:
         Photo(tmp_path / "b.JPG"),
         Video(str(tmp_path / "clip.mp4")),
     ]
+
+
+@pytest.mark.parametrize("wrong", [{"min_score": float("nan")}, {"min_score": 2.0}, {"max_people": 0}])
+def test_filters_that_mean_nothing_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=next(iter(wrong))):
+        PeopleFilter(**wrong)
 
 
 @pytest.mark.parametrize("words", ["", "*"])

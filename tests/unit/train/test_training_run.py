@@ -92,7 +92,7 @@ def test_another_skeleton_remakes_the_heads_and_says_so(tmp_path: Path) -> None:
     assert second.weights is not None
     assert load_model(checkpoint=second.weights).num_joints == 14
     text = " ".join(said)
-    assert "made for those" in text
+    assert "The data set has the skeleton crowdpose" in text
     assert "Made anew: final_layers.0, final_layers.1, deconv_layers.0.0.0" in text
 
 
@@ -271,6 +271,55 @@ def test_options_of_the_optimiser_are_the_recipes_after_a_resume(
     monkeypatch.setattr(Stepper, "step", spy)
     _train({**world, "optimiser": {**world.get("optimiser", {}), "weight_decay": 0.125}}, tmp_path / "run", resume=True)
     assert seen == {0.125}
+
+
+def test_an_average_begun_on_resume_starts_at_what_was_trained(world: dict[str, Any], tmp_path: Path) -> None:
+    _train(world, tmp_path / "run")
+    trained = load_model(checkpoint=tmp_path / "run" / "final.safetensors").state_dict()
+    report = _train({**world, "ema": 0.999}, tmp_path / "run", resume=True)
+    assert report.finished
+    after = load_model(checkpoint=tmp_path / "run" / "final.safetensors").state_dict()
+    for name, tensor in trained.items():
+        torch.testing.assert_close(after[name], tensor, msg=name)
+
+
+def test_where_nobody_counts_no_weights_are_the_best(world: dict[str, Any], tmp_path: Path) -> None:
+    annotations = Path(world["sources"][0]["path"]) / "annotations" / "person_keypoints_val2017.json"
+    annotations.write_text(json.dumps(json.loads(annotations.read_text()) | {"annotations": []}))
+    said: list[str] = []
+    report = _train(world, tmp_path / "run", said=said)
+    assert report.best_ap is None
+    assert report.weights == tmp_path / "run" / "final.safetensors"
+    assert not (tmp_path / "run" / "best.safetensors").exists()
+    assert any("AP is undefined" in line for line in said)
+
+
+def test_weights_may_be_read_by_whom_the_umask_lets(world: dict[str, Any], tmp_path: Path) -> None:
+    report = _train({**world, "epochs": 1}, tmp_path / "run")
+    assert report.weights is not None
+    assert report.weights.stat().st_mode == (tmp_path / "run" / "recipe.yaml").stat().st_mode
+
+
+@pytest.mark.parametrize("part", ["network", "position", "recipe", "random", "optimiser", "average_updates"])
+@pytest.mark.parametrize("value", [None, "gone"])
+def test_a_damaged_checkpoint_says_how_to_go_on(
+    world: dict[str, Any], tmp_path: Path, part: str, value: str | None
+) -> None:
+    world = {**world, "epochs": 1, "ema": 0.9}
+    _train(world, tmp_path / "run")
+    state = torch.load(tmp_path / "run" / "state.pt", weights_only=True)
+    if value is None:
+        del state[part]
+    else:
+        state[part] = value
+    torch.save(state, tmp_path / "run" / "state.pt")
+    with pytest.raises(CheckpointError):
+        _train(world, tmp_path / "run", resume=True)
+
+
+def test_freezing_everything_is_refused(world: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="nothing is left to train"):
+        _train({**world, "frozen": [""]}, tmp_path / "run")
 
 
 def test_a_run_is_not_overwritten_and_nothing_is_resumed_from_nowhere(world: dict[str, Any], tmp_path: Path) -> None:
