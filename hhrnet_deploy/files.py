@@ -92,7 +92,7 @@ def _copied_into(stream: Path) -> Iterator[Path]:
             shutil.copyfileobj(written, target)
 
 
-PARTS = ".*.part*"
+PARTS = f".*.{'[0-9a-f]' * 8}.part*"
 """Matches the names of `part_of` in a folder."""
 
 

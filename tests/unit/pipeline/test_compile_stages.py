@@ -234,12 +234,13 @@ def test_mistakes_are_named_before_any_work(tmp_path: Path, words: list[str], me
 
 
 def test_what_a_killed_run_was_writing_is_removed(tmp_path: Path) -> None:
-    left, own = part_of(tmp_path / "heads.onnx"), tmp_path / "heads.onnx"
-    left.touch()
-    own.touch()
+    left = part_of(tmp_path / "heads.onnx")
+    others = [tmp_path / "heads.onnx", tmp_path / ".my.party.part.txt"]
+    for path in (left, *others):
+        path.touch()
     with StageCache(tmp_path):
         assert not left.exists()
-        assert own.exists()
+        assert all(path.exists() for path in others)
 
 
 def test_a_file_in_the_place_of_the_folder_is_named(tiny_checkpoint: Path, tmp_path: Path) -> None:
