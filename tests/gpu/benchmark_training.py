@@ -142,6 +142,8 @@ def _wait(world: World) -> None:
 def row(options: argparse.Namespace, precision: str, world: World) -> dict[str, Any]:
     """The three rates of one precision."""
     recipe = recipe_of(options, precision)
+    if world.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(world.device)
     loops: list[float] = []
     plains: list[float] = []
     for _ in range(_ROUNDS):
