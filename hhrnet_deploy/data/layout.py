@@ -95,7 +95,7 @@ def find_layout(root: str | Path, split: str | None = None) -> Layout:
         return next(iter(layouts.values()))
     raise InputError(
         f"{root} has no annotations for the split {wanted[0]!r}; it has {', '.join(layouts)}.",
-        hint="Choose one with --split.",
+        hint="Choose one of these: with --split, or as split: in a recipe.",
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from hhrnet_deploy.targets.runner import Decoder, Runner
 
 Advance = Callable[[int, str], None]
 Model = Candidate | Runner | str | Path
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,7 @@ class _Evaluation:
             raise InputError("There are no images to evaluate.", hint="Choose another --split or a larger --limit.")
         self.options = options
         self.data = data
+        self._size_noted = False
         candidates = [candidate_of(model) for model in models]
         self.runners = [candidate.runner for candidate in candidates]
         self.config = config or InferenceConfig(short_side=self.runners[0].info.short_side)
@@ -152,12 +155,28 @@ class _Evaluation:
                 stack.enter_context(runner)
             streams = [stack.enter_context(closing(self._stream(runner, numbers))) for runner in self.runners]
             for results in zip(*streams, strict=True):
+                sample = self.data[results[0].key]
+                self._note_size(sample, results[0].photo_size)
                 yield ImageRecord(
-                    image_id=self.data[results[0].key].image_id,
+                    image_id=sample.image_id,
                     network_scale=results[0].network_scale,
                     subject=results[0].people,
                     reference=results[1].people if len(results) > 1 else None,
                 )
+
+    def _note_size(self, sample: Sample, found: tuple[int, int]) -> None:
+        """Warn, once, of a photo of another size than annotated: its joints would be looked for in other places."""
+        if found == (sample.width, sample.height) or self._size_noted:
+            return
+        self._size_noted = True
+        _log.warning(
+            "%s is %d x %d pixels, its annotations are for %d x %d; AP counts where they point. "
+            "`hhrnet data check` lists all such photos.",
+            sample.path,
+            *found,
+            sample.width,
+            sample.height,
+        )
 
     def _stream(self, runner: Runner, numbers: range) -> Generator[PhotoPeople[int], None, None]:
         photos = ((number, self.data[number].path) for number in numbers)

@@ -12,7 +12,7 @@ from hhrnet_deploy.data.manifest import manifest_text
 from hhrnet_deploy.export.exporting import export_onnx
 from hhrnet_deploy.files import write_text
 from hhrnet_deploy.pipeline.progress import Bar, Note, bar_or_nothing
-from hhrnet_deploy.quantize.calibration_set import DEFAULT_SET, CalibrationSet, open_calibration
+from hhrnet_deploy.quantize.calibration_set import CalibrationSet, open_calibration
 from hhrnet_deploy.quantize.collect import Calibration, calibrate, passes
 from hhrnet_deploy.quantize.family import INT8_LEVELS, UINT8_LEVELS
 from hhrnet_deploy.quantize.histogram import DEFAULT_METHOD, Method
@@ -89,7 +89,7 @@ def calibrate_model(
     with tempfile.TemporaryDirectory(prefix="hhrnet-calibrate-") as scratch:
         graph = _graph(model, preset, Path(scratch), note)
         topology = measurable(graph)
-    chosen = open_calibration(DEFAULT_SET if calibration is None else calibration)
+    chosen = open_calibration(calibration)
     if write_manifest is not None:
         write_text(write_manifest, manifest_text(chosen.manifest))
     with bar_or_nothing(bar, "calibrating", passes(chosen)) as advance:

@@ -67,13 +67,9 @@ def _typed(
     source = _measured(graph, wanted, note=note, bar=bar)
     if budget is None:
         return type_graph(source, precision, family)
-    chosen = open_calibration(_set_of(wanted))
+    chosen = open_calibration(wanted.calibration)
     search = BudgetSearch(source, graph, find_target(wanted.target), family, chosen, budget)
     return search.run(note=note, bar=bar)
-
-
-def _set_of(wanted: EngineSpec) -> str:
-    return DEFAULT_SET if wanted.calibration is None else wanted.calibration
 
 
 def _measured(graph: Graph, wanted: EngineSpec, *, note: Note, bar: Bar | None) -> Source:
@@ -85,9 +81,8 @@ def _measured(graph: Graph, wanted: EngineSpec, *, note: Note, bar: Bar | None) 
                 hint="Measure them with hhrnet calibrate, or name images with --calibration: they are written then.",
             )
         return measured_source(graph, ranges=wanted.ranges)
-    name = _set_of(wanted)
-    note(f"calibrating on {name}")
-    chosen = open_calibration(name)
+    note(f"calibrating on {DEFAULT_SET if wanted.calibration is None else wanted.calibration}")
+    chosen = open_calibration(wanted.calibration)
     with bar_or_nothing(bar, "calibrating", passes(chosen)) as advance:
         return measured_source(graph, calibration=chosen, ranges=wanted.ranges, progress=advance)
 

@@ -39,13 +39,13 @@ def calibration_identity(spec: EngineSpec) -> str | None:
     """What the ranges of an engine come from; None for one that takes none."""
     if spec.precision not in ("fp16", "int8"):
         return None
-    from hhrnet_deploy.quantize.calibration_set import DEFAULT_SET, open_calibration
+    from hhrnet_deploy.quantize.calibration_set import open_calibration
 
     if spec.ranges is not None and spec.calibration is None:
         if not spec.ranges.is_file():
             raise InputError(f"There is no calibration file {spec.ranges}.", hint="Make it with hhrnet calibrate.")
         return sha256_of(spec.ranges)
-    return open_calibration(DEFAULT_SET if spec.calibration is None else spec.calibration).digest
+    return open_calibration(spec.calibration).digest
 
 
 def preset_identity(preset: str | None) -> str | None:

@@ -74,15 +74,18 @@ class CalibrationSet:
             yield warp.apply(pixels)[None]
 
 
-def open_calibration(text: str = DEFAULT_SET, *, progress: Progress | None = None) -> CalibrationSet:
+def open_calibration(text: str | None = None, *, progress: Progress | None = None) -> CalibrationSet:
     """The set that ``text`` names; see the module for its syntax.
 
     Args:
+        text: the set; None takes `DEFAULT_SET`.
         progress: called with (images done, images in all) while a synthetic set is drawn.
 
     Raises:
         InputError: no such set, folder or manifest, or a wrong number of images.
     """
+    if text is None:
+        text = DEFAULT_SET
     if not text:
         raise InputError("The calibration set has no name.", hint=_SYNTAX)
     if text.startswith("coco:"):

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from photo_world import KnowingRunner, World
@@ -255,6 +256,25 @@ def test_missing_photos_are_reported_before_anything_runs(tmp_path: Path) -> Non
     with pytest.raises(InputError, match=r"1 of 6 photos are missing, the first is .*0004\.png"):
         evaluate(runner, tmp_path)
     assert runner.batches == []
+
+
+def test_the_first_photo_of_another_size_than_annotated_is_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    world = World(6, seed=2)
+    world.write(tmp_path)
+    evaluate(KnowingRunner(world), tmp_path)
+    assert not caplog.records
+    for number in (2, 4):
+        path = tmp_path / f"images/val2017/{number:012d}.png"
+        photo = cv2.imread(str(path))
+        assert photo is not None
+        cv2.imwrite(str(path), cv2.resize(photo, None, fx=2, fy=2))
+    evaluate(KnowingRunner(world), tmp_path)
+    (record,) = caplog.records
+    width, height = world.sizes[2]
+    assert f"2.png is {2 * width} x {2 * height} pixels" in record.getMessage()
+    assert f"for {width} x {height};" in record.getMessage()
 
 
 def test_photos_that_do_not_fit_a_fixed_size_engine_are_counted_before_anything_runs(
