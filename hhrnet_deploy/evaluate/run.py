@@ -166,11 +166,11 @@ class _Evaluation:
 
     def _note_size(self, sample: Sample, found: tuple[int, int]) -> None:
         """Warn, once, of a photo of another size than annotated: its joints would be looked for in other places."""
-        if found == (sample.width, sample.height) or self._size_noted:
+        if self._size_noted or not self.data.has_annotations or found == (sample.width, sample.height):
             return
         self._size_noted = True
         _log.warning(
-            "%s is %d x %d pixels, its annotations are for %d x %d; AP counts where they point. "
+            "%s is %dx%d, the annotation file has %dx%d: its joints are compared at the wrong places. "
             "`hhrnet data check` lists all such photos.",
             sample.path,
             *found,
