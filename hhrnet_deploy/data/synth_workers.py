@@ -21,6 +21,7 @@ from typing import Any, TextIO
 import hhrnet_deploy
 from hhrnet_deploy.data.synth_image import Drawn, Order, draw_image
 from hhrnet_deploy.data.synth_poses import read_poses
+from hhrnet_deploy.signals import children_spared
 
 
 def draw_images(order: Order, images: int, workers: int) -> Iterator[Drawn]:
@@ -50,14 +51,15 @@ class _Worker:
         root = str(Path(hhrnet_deploy.__file__).parents[1])
         known = os.environ.get("PYTHONPATH")
         path = root if not known else os.pathsep.join((root, known))
-        self._process = subprocess.Popen(
-            # -P: without the current folder, whose files would be taken for modules of the same names.
-            [sys.executable, "-P", "-m", "hhrnet_deploy.data.synth_workers"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            encoding="utf-8",
-            env={**os.environ, "PYTHONPATH": path},
-        )
+        with children_spared(signal.SIGINT):  # whoever waits for the images ends this process
+            self._process = subprocess.Popen(
+                # -P: without the current folder, whose files would be taken for modules of the same names.
+                [sys.executable, "-P", "-m", "hhrnet_deploy.data.synth_workers"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                encoding="utf-8",
+                env={**os.environ, "PYTHONPATH": path},
+            )
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(self._task))
         self._process.stdin.close()
@@ -95,8 +97,6 @@ def main() -> None:
     """Entry point of a worker process."""
     import cv2
 
-    # Ctrl-C reaches the whole group; whoever waits for the images ends this process.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     cv2.setNumThreads(1)
     try:
         work(json.load(sys.stdin), sys.stdout)

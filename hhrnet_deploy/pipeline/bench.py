@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import re
 import resource
+import signal
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -18,6 +19,7 @@ import numpy.typing as npt
 from hhrnet_deploy.config import InferenceConfig
 from hhrnet_deploy.errors import InputError
 from hhrnet_deploy.pipeline.power import GpuEnergy
+from hhrnet_deploy.signals import children_spared
 from hhrnet_deploy.targets.runner import Decoder, Runner
 
 Image = npt.NDArray[np.uint8]
@@ -274,7 +276,9 @@ def _rate(lane: _Lane, trial: _Trial, batch: int, count: int) -> float:
 def _peak_memory(contestant: Contestant, photo: Path, config: InferenceConfig) -> float:
     """MiB that a process of its own needs at most to open the model and run one photo."""
     context = multiprocessing.get_context("spawn")
-    with context.Pool(1) as pool:
+    with ExitStack() as stack:
+        with children_spared(signal.SIGINT):  # leaving the pool ends its process
+            pool = stack.enter_context(context.Pool(1))
         return pool.apply(_measure_memory, (contestant, photo, config))
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
 from hhrnet_deploy.errors import InputError
+from hhrnet_deploy.signals import children_spared
 from hhrnet_deploy.train.losses import Targets
 from hhrnet_deploy.train.recipe import Recipe
 from hhrnet_deploy.train.samples import Example, Ticket, TrainingSet
@@ -164,13 +165,15 @@ class RunBatches(Sampler[list[Ticket]]):
             yield [Ticket(epoch, number) for number in order[position : position + split.micro_batch]]
 
 
-def run_loader(samples: TrainingSet, batches: RunBatches, *, pin: bool) -> DataLoader[Batch | InputError]:
-    """One loader for the whole run. What it yields depends on seed, epoch and step only, not on the number of workers.
+def load_batches(samples: TrainingSet, batches: RunBatches, *, pin: bool) -> Iterator[Batch | InputError]:
+    """The micro-batches of the whole run, which depend on seed, epoch and step only, not on the number of workers.
 
     Workers are fresh interpreters: forking a process that has used torch and OpenCV can crash or hang the child.
+    Signals are the main process's business: it finishes its step and writes the checkpoint. A worker that died of one
+    would take it along; one whose main process is gone ends by itself.
     """
     workers = samples.recipe.workers
-    return DataLoader(
+    loader: DataLoader[Batch | InputError] = DataLoader(
         samples,  # type: ignore[arg-type]
         batch_sampler=batches,
         collate_fn=collate,
@@ -181,17 +184,14 @@ def run_loader(samples: TrainingSet, batches: RunBatches, *, pin: bool) -> DataL
         worker_init_fn=_settle_in,
         generator=torch.Generator().manual_seed(0),
     )
+    with children_spared(signal.SIGINT, signal.SIGTERM):
+        loaded = iter(loader)
+    yield from loaded
 
 
 def _settle_in(_worker: int) -> None:
-    """One thread, and signals are the main process's business: it finishes its step and writes the checkpoint.
-
-    Ctrl-C and torchrun signal whole process groups; a worker that died of it would take the main process along. One
-    whose main process is gone ends by itself.
-    """
+    """One thread: there are as many workers as the recipe wants processors."""
     import cv2
 
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)

@@ -18,7 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from hhrnet_deploy.errors import HHRNetError
 from hhrnet_deploy.model.checkpoint import LoadedModel, save_weights
-from hhrnet_deploy.train.batches import Batch, RunBatches, Split, run_loader, split_batch, steps_per_epoch
+from hhrnet_deploy.train.batches import Batch, RunBatches, Split, load_batches, split_batch, steps_per_epoch
 from hhrnet_deploy.train.distributed import World
 from hhrnet_deploy.train.recipe import Recipe
 from hhrnet_deploy.train.records import StepRecord, ValidationRecord, Watcher
@@ -139,7 +139,7 @@ class Run:
             epoch=position.epoch,
             step=position.step_in_epoch,
         )
-        return grouped(run_loader(self.samples, batches, pin=world.device.type == "cuda"), self.split.accumulation)
+        return grouped(load_batches(self.samples, batches, pin=world.device.type == "cuda"), self.split.accumulation)
 
     def _epoch(self, steps: Iterator[list[Batch]]) -> None:
         position, recipe = self.learner.position, self.recipe

@@ -24,7 +24,7 @@ from reporting import machine, table
 from hhrnet_deploy.model.presets import find_preset
 from hhrnet_deploy.pipeline.training import TrainingOptions, train
 from hhrnet_deploy.train.arithmetic import autocast_type
-from hhrnet_deploy.train.batches import RunBatches, normalise, run_loader, split_batch
+from hhrnet_deploy.train.batches import RunBatches, load_batches, normalise, split_batch
 from hhrnet_deploy.train.distributed import World, joined
 from hhrnet_deploy.train.recipe import Recipe, Source, Synthetic
 from hhrnet_deploy.train.records import StepRecord, ValidationRecord
@@ -87,7 +87,7 @@ def loader_rate(recipe: Recipe, world: World) -> float:
     samples = TrainingSet(open_training_sources(recipe.sources, lambda _: None), recipe)
     split = split_batch(recipe.global_batch, recipe.images_per_device, 1)
     batches = RunBatches(len(samples), recipe, split, rank=0)
-    loader = iter(run_loader(samples, batches, pin=world.device.type == "cuda"))
+    loader = load_batches(samples, batches, pin=world.device.type == "cuda")
     for _ in range(_WARM_RECORDS * _STEPS_A_RECORD):
         next(loader)
     started = time.perf_counter()

@@ -9,7 +9,7 @@ import hhrnet_deploy
 
 PACKAGE = Path(hhrnet_deploy.__file__).parent if hhrnet_deploy.__file__ else Path()
 
-FLOOR = {"errors", "skeletons", "people", "heads", "config", "lazy", "files", "resources"}
+FLOOR = {"errors", "skeletons", "people", "heads", "config", "lazy", "files", "resources", "signals"}
 LOW = {"data", "model", "decode"}
 SIDE = {"evaluate", "visualize"}
 STAGES = {"export", "quantize", "train"}

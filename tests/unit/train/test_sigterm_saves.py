@@ -1,4 +1,4 @@
-"""SIGTERM ends the step at hand and writes the checkpoint."""
+"""SIGTERM and Ctrl-C end the step at hand and write the checkpoint."""
 
 from __future__ import annotations
 
@@ -71,6 +71,43 @@ def test_a_second_signal_after_a_pause_ends_at_once(tmp_path: Path, monkeypatch:
             train(recipe, options, watchers=(_Terminator(pause=0.5),), say=lambda _: None)
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def test_ctrl_c_while_the_loading_processes_start_ends_with_a_checkpoint(tmp_path: Path) -> None:
+    """As a terminal sends it, to the whole group: they are still importing and must not die of it."""
+    data = write_people(tmp_path / "data", images=8)
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        yaml.safe_dump(recipe_document(write_preset(tmp_path / "tiny.yaml"), data, epochs=999, workers=2))
+    )
+    with subprocess.Popen(
+        [sys.executable, str(HERE / "run_recipe.py"), str(recipe), str(tmp_path / "run")],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parents[2])])},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        try:
+            _wait_for_child(process.pid, "spawn_main")
+            os.killpg(process.pid, signal.SIGINT)
+            _, err = process.communicate(timeout=100)
+        finally:
+            process.kill()
+    assert process.returncode == 0, err
+    assert "KeyboardInterrupt" not in err
+    assert torch.load(tmp_path / "run" / "state.pt", weights_only=True)["position"]["step"] >= 1
+
+
+def _wait_for_child(pid: int, word: str) -> None:
+    """Until process ``pid`` has a child with ``word`` on its command line."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+            if word in Path(f"/proc/{child}/cmdline").read_text():
+                return
+        time.sleep(0.01)
+    raise TimeoutError(word)
 
 
 def test_sigterm_to_torchrun_and_its_processes_writes_the_checkpoint(tmp_path: Path) -> None:
