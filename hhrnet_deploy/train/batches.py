@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
-from hhrnet_deploy.errors import InputError
+from hhrnet_deploy.errors import HHRNetError, InputError
 from hhrnet_deploy.signals import children_spared
 from hhrnet_deploy.train.losses import Targets
 from hhrnet_deploy.train.recipe import Recipe
@@ -165,7 +166,7 @@ class RunBatches(Sampler[list[Ticket]]):
             yield [Ticket(epoch, number) for number in order[position : position + split.micro_batch]]
 
 
-def load_batches(samples: TrainingSet, batches: RunBatches, *, pin: bool) -> Iterator[Batch | InputError]:
+def load_batches(samples: TrainingSet, batches: RunBatches, *, pin: bool) -> Generator[Batch | InputError]:
     """The micro-batches of the whole run, which depend on seed, epoch and step only, not on the number of workers.
 
     Workers are fresh interpreters: forking a process that has used torch and OpenCV can crash or hang the child.
@@ -186,7 +187,31 @@ def load_batches(samples: TrainingSet, batches: RunBatches, *, pin: bool) -> Ite
     )
     with children_spared(signal.SIGINT, signal.SIGTERM):
         loaded = iter(loader)
-    yield from loaded
+    try:
+        yield from loaded
+    finally:
+        if workers:
+            # Not left to the end of its life: a traceback can hold on to it until Python exits, which sends the workers
+            # SIGTERM and waits for them without end.
+            loaded._shutdown_workers()  # type: ignore[attr-defined]
+
+
+@contextmanager
+def dead_workers_named() -> Iterator[None]:
+    """Say what it means when torch reports a dead loading process, which may be anywhere in the main thread.
+
+    Raises:
+        HHRNetError: instead of torch's ``RuntimeError``.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker (pid"):
+            raise
+        raise HHRNetError(
+            f"A process that loads images was ended from outside: {str(error).strip()}",
+            hint="Memory may have run out; use fewer with --set workers=N. --resume goes on from the last checkpoint.",
+        ) from error
 
 
 def _settle_in(_worker: int) -> None:

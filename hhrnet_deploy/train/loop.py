@@ -5,8 +5,8 @@ from __future__ import annotations
 import copy
 import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -16,9 +16,17 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from hhrnet_deploy.errors import HHRNetError
+from hhrnet_deploy.errors import HHRNetError, InputError
 from hhrnet_deploy.model.checkpoint import LoadedModel, save_weights
-from hhrnet_deploy.train.batches import Batch, RunBatches, Split, load_batches, split_batch, steps_per_epoch
+from hhrnet_deploy.train.batches import (
+    Batch,
+    RunBatches,
+    Split,
+    dead_workers_named,
+    load_batches,
+    split_batch,
+    steps_per_epoch,
+)
 from hhrnet_deploy.train.distributed import World
 from hhrnet_deploy.train.recipe import Recipe
 from hhrnet_deploy.train.records import StepRecord, ValidationRecord, Watcher
@@ -85,11 +93,11 @@ class Run:
         Raises:
             InputError: an image is missing or unreadable.
             NotANumberError: the loss is not finite any more.
-            HHRNetError: the disk is full.
+            HHRNetError: the disk is full, or a process that loads images died.
         """
         try:
-            with self._stopping_gently():
-                steps = self._steps()
+            with self._stopping_gently(), dead_workers_named(), closing(self._batches()) as batches:
+                steps = grouped(batches, self.split.accumulation)
                 while not self.done() and not self._asked_to_stop:
                     self._epoch(steps)
             if self.done() and self.world.leads:
@@ -128,10 +136,10 @@ class Run:
             gradient_as_bucket_view=True,
         )
 
-    def _steps(self) -> Iterator[list[Batch]]:
-        """The micro-batches of every step from here to the end of the run."""
+    def _batches(self) -> Generator[Batch | InputError]:
+        """The micro-batches from here to the end of the run."""
         position, world = self.learner.position, self.world
-        batches = RunBatches(
+        chosen = RunBatches(
             len(self.samples),
             self.recipe,
             self.split,
@@ -139,7 +147,7 @@ class Run:
             epoch=position.epoch,
             step=position.step_in_epoch,
         )
-        return grouped(load_batches(self.samples, batches, pin=world.device.type == "cuda"), self.split.accumulation)
+        return load_batches(self.samples, chosen, pin=world.device.type == "cuda")
 
     def _epoch(self, steps: Iterator[list[Batch]]) -> None:
         position, recipe = self.learner.position, self.recipe
