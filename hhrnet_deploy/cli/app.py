@@ -84,4 +84,4 @@ def main() -> None:
         sys.exit(_report(error if isinstance(error, HHRNetError) else _os_error(error)))
     except KeyboardInterrupt:
         console.info("interrupted")
-        sys.exit(130)
+        sys.exit(console.INTERRUPTED)

@@ -25,6 +25,8 @@ from rich.table import Table
 
 log = Console(stderr=True, highlight=False, soft_wrap=True)
 out = Console(highlight=False, soft_wrap=True)
+INTERRUPTED = 130
+"""Exit code after Ctrl-C or SIGTERM."""
 
 
 class Advance(Protocol):

@@ -39,7 +39,8 @@ def train(
     """Train a network, or fine-tune one, as a recipe says.
 
     The folder of the run gets checkpoints, metrics.jsonl, TensorBoard events, a picture at every validation and a
-    summary page. Several processes train together under torchrun.
+    summary page. Several processes train together under torchrun. Ctrl-C and SIGTERM end the step, write the
+    checkpoint and leave with 130.
 
     Examples:
 
@@ -70,6 +71,8 @@ def train(
         console.emit_json({name: str(value) if isinstance(value, Path) else value for name, value in found.items()})
     else:
         _print(report)
+    if not report.finished:
+        raise typer.Exit(console.INTERRUPTED)
 
 
 class _Lines:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -80,10 +81,11 @@ def test_ctrl_c_while_the_loading_processes_start_ends_with_a_checkpoint(tmp_pat
     recipe.write_text(
         yaml.safe_dump(recipe_document(write_preset(tmp_path / "tiny.yaml"), data, epochs=999, workers=2))
     )
+    words = ["hhrnet", "train", "--recipe", str(recipe), "-o", str(tmp_path / "run"), "--json"]
     with subprocess.Popen(
-        [sys.executable, str(HERE / "run_recipe.py"), str(recipe), str(tmp_path / "run")],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parents[2])])},
-        stdout=subprocess.DEVNULL,
+        [sys.executable, "-c", f"import sys; sys.argv = {words!r}; from hhrnet_deploy.cli.app import main; main()"],
+        env={**os.environ, "PYTHONPATH": str(HERE.parents[2])},
+        stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
@@ -91,11 +93,12 @@ def test_ctrl_c_while_the_loading_processes_start_ends_with_a_checkpoint(tmp_pat
         try:
             _wait_for_child(process.pid, "spawn_main")
             os.killpg(process.pid, signal.SIGINT)
-            _, err = process.communicate(timeout=100)
+            out, err = process.communicate(timeout=100)
         finally:
             process.kill()
-    assert process.returncode == 0, err
+    assert process.returncode == 130, err
     assert "KeyboardInterrupt" not in err
+    assert not json.loads(out)["finished"]
     assert torch.load(tmp_path / "run" / "state.pt", weights_only=True)["position"]["step"] >= 1
 
 
