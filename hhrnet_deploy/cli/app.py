@@ -14,6 +14,7 @@ import typer
 from hhrnet_deploy.cli import bench, build, calibrate, console, data, demo, doctor, export, models, predict, train
 from hhrnet_deploy.cli.compile import compile_
 from hhrnet_deploy.cli.eval import eval_
+from hhrnet_deploy.cli.help_text import flow_help
 from hhrnet_deploy.cli.inspect import inspect
 from hhrnet_deploy.errors import HHRNetError
 from hhrnet_deploy.files import is_disk_full
@@ -39,6 +40,7 @@ app.command("train")(train.train)
 app.command("compile")(compile_)
 app.command("inspect")(inspect)
 app.command("demo")(demo.demo)
+flow_help(app)
 
 
 def _print_version(wanted: bool) -> None:

@@ -30,7 +30,7 @@ def models(
     counts the deconvolution four times over. AP is the authors', single and multi-scale, on COCO val2017 or CrowdPose
     test, with flip test.
 
-    [bold]Examples[/bold]
+    Examples:
 
       hhrnet models
 
