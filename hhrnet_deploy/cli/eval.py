@@ -198,7 +198,7 @@ def _announce_size(reference: RunnerInfo, short_side: int) -> None:
 
 def _announce_partial(partial: Path, resume: bool) -> None:
     if partial.is_file() and not resume:
-        console.info(f"{partial} of an interrupted run is replaced; --resume would have continued it")
+        console.info(f"{partial} is of a run that has not ended; without --resume this one starts from the beginning")
     if resume and not partial.is_file():
         console.info(f"there are no partial results {partial}: starting from the beginning")
 

@@ -125,19 +125,30 @@ def _on_data(recipe: Recipe, data: Path | None) -> Recipe:
 
 @contextmanager
 def _alone_in(folder: Path, world: World) -> Iterator[None]:
-    """Refuse a folder in which another run is at work; the checkpoint that would tell comes minutes later."""
+    """Refuse a folder in which another run is at work; the checkpoint that would tell comes minutes later.
+
+    A new folder in which an error left nothing but the lock is removed again.
+    """
     if not world.leads:
         yield
         return
+    lock = folder / ".lock"
+    fresh = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         try:
-            stack.enter_context(locked(folder / ".lock", wait=False))
+            stack.enter_context(locked(lock, wait=False))
         except BlockingIOError as error:
             raise InputError(
                 f"Another training is at work in {folder}.", hint="Wait for it, or choose another --output."
             ) from error
-        yield
+        try:
+            yield
+        except BaseException:
+            if fresh and list(folder.iterdir()) == [lock]:
+                lock.unlink()
+                folder.rmdir()
+            raise
 
 
 @contextmanager

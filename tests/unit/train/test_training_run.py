@@ -96,6 +96,17 @@ def test_another_skeleton_remakes_the_heads_and_says_so(tmp_path: Path) -> None:
     assert "Made anew: final_layers.0, final_layers.1, deconv_layers.0.0.0" in text
 
 
+def test_a_data_set_that_is_not_there_leaves_no_folder_and_takes_none(world: dict[str, Any], tmp_path: Path) -> None:
+    gone = {**world, "sources": [{"path": str(tmp_path / "gone")}]}
+    with pytest.raises(InputError, match="gone"):
+        _train(gone, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(InputError, match="gone"):
+        _train(gone, tmp_path / "mine")
+    assert (tmp_path / "mine").is_dir()
+
+
 def test_a_missing_image_stops_the_run_and_keeps_the_checkpoint(world: dict[str, Any], tmp_path: Path) -> None:
     _train({**world, "epochs": 1}, tmp_path / "run")
     before = (tmp_path / "run" / "state.pt").read_bytes()
