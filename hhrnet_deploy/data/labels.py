@@ -73,6 +73,24 @@ def joints(annotations: Annotations, num_joints: int) -> npt.NDArray[np.float64]
     return result
 
 
+def boxes(annotations: Annotations) -> npt.NDArray[np.float64]:
+    """(P, 4) float64 x, y, width, height in pixels of ``people(annotations)``; around the joints where none is given.
+
+    Raises:
+        InputError: a box or key points are not finite numbers.
+    """
+    chosen = people(annotations)
+    result = np.zeros((len(chosen), 4), np.float64)
+    for row, annotation in zip(result, chosen, strict=True):
+        if annotation.get("bbox"):
+            row[:] = _numbers(annotation, "bbox", 4)
+        else:
+            points = _triples(annotation)
+            points = points[points[:, 2] > 0, :2]
+            row[:] = *points.min(axis=0), *np.ptp(points, axis=0)
+    return result
+
+
 def ignore_mask(annotations: Annotations, width: int, height: int) -> npt.NDArray[np.bool_]:
     """(height, width) bool, True inside crowds and people without labelled joints (COCOKeypoints.py:126-145).
 

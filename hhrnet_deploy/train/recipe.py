@@ -94,7 +94,7 @@ class TargetOptions(_Part):
         scale_aware: one for each person instead.
     """
 
-    sigma: Positive = 2.0
+    sigma: Annotated[float, Field(gt=0, le=1000)] = 2.0
     exact: bool = False
     scale_aware: ScaleAware | None = None
 
@@ -172,7 +172,7 @@ class Recipe(_Part):
     crop: Annotated[int, Field(ge=32, le=4096, multiple_of=32)] = 512
     epochs: Count = 300
     budget_minutes: Positive | None = None
-    global_batch: Count = 48
+    global_batch: Annotated[int, Field(ge=1, le=65536)] = 48
     images_per_device: Count = 12
     geometry: Geometry = Geometry()
     photometric: Photometric = Photometric()

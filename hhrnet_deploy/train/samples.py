@@ -115,19 +115,9 @@ def _sigmas(sample: Sample, recipe: Recipe, placement: augment.Placement) -> flo
     if options is None:
         return recipe.targets.sigma
     sigmas = scale_aware_sigmas(
-        _boxes(sample), base_size=options.base_size, base_sigma=options.base_sigma, round_up=options.round_up
+        labels.boxes(sample.annotations),
+        base_size=options.base_size,
+        base_sigma=options.base_sigma,
+        round_up=options.round_up,
     )
     return np.maximum(sigmas / placement.scale, SMALLEST_SIGMA)
-
-
-def _boxes(sample: Sample) -> npt.NDArray[np.float64]:
-    """(P, 4) x, y, width, height of the people with joints; around the labelled joints where no box is given."""
-    rows = []
-    for person in labels.people(sample.annotations):
-        box = person.get("bbox")
-        if not box:
-            points = np.asarray(person["keypoints"], np.float64).reshape(-1, 3)
-            points = points[points[:, 2] > 0, :2]
-            box = [*points.min(axis=0), *np.ptp(points, axis=0)]
-        rows.append(np.asarray(box, np.float64))
-    return np.array(rows, np.float64).reshape(-1, 4)

@@ -13,16 +13,19 @@ Float64 = npt.NDArray[np.float64]
 
 SMALLEST_SIGMA = 1e-3
 """A Gaussian this narrow marks a single pixel."""
+_LARGEST_SIGMA = 1e9
+"""A Gaussian this wide is 1 in all of a map."""
 _SMALLEST_EXACT_SIGMA = 0.5
 """A narrower one could fall between the pixels; this one is 0.37 at each when the joint lies in the middle of four."""
 
 
-def _gaussian(sigma: float, centre: tuple[float, float] = (0.0, 0.0)) -> Float32:
+def _gaussian(sigma: float, size: int, centre: tuple[float, float] = (0.0, 0.0)) -> Float32:
     """(2r+1, 2r+1) float32 with r = round(3 sigma + 1); 6 sigma + 3 a side for whole sigmas, as officially.
 
-    ``centre`` is x, y of the joint from the middle of the window, in pixels.
+    ``centre`` is x, y of the joint from the middle of the window, in pixels. No window reaches further than a map of
+    ``size`` pixels can show: a box of a million pixels has a sigma to match.
     """
-    reach = int(np.floor(3 * sigma + 1.5))
+    reach = int(min(np.floor(3 * sigma + 1.5), size))
     offsets = np.arange(-reach, reach + 1, dtype=np.float64)
     across, down = ((offsets - shift) ** 2 for shift in centre)
     window: Float32 = np.exp(-(down[:, None] + across[None, :]) / (2 * sigma**2)).astype(np.float32)
@@ -30,8 +33,8 @@ def _gaussian(sigma: float, centre: tuple[float, float] = (0.0, 0.0)) -> Float32
 
 
 @lru_cache(maxsize=512)
-def _gaussian_on_pixel(sigma: float) -> Float32:
-    window = _gaussian(sigma)
+def _gaussian_on_pixel(sigma: float, size: int) -> Float32:
+    window = _gaussian(sigma, size)
     window.setflags(write=False)
     return window
 
@@ -68,9 +71,9 @@ def gaussian_targets(joints: Float64, size: int, sigmas: float | Float64 = 2.0, 
         sigma = float(per_person[person])
         if exact:
             across, down = joints[person, joint, :2] - 0.5 - (x, y)
-            window = _gaussian(max(sigma, _SMALLEST_EXACT_SIGMA), (float(across), float(down)))
+            window = _gaussian(max(sigma, _SMALLEST_EXACT_SIGMA), size, (float(across), float(down)))
         else:
-            window = _gaussian_on_pixel(sigma)
+            window = _gaussian_on_pixel(sigma, size)
         reach = len(window) // 2
         left, right = max(0, x - reach), min(size, x + reach + 1)
         top, bottom = max(0, y - reach), min(size, y + reach + 1)
@@ -107,9 +110,9 @@ def scale_aware_sigmas(
         round_up: ``INT_SIGMA``: round(sigma + 0.5), halves to even.
 
     Returns:
-        (P,) float64, before the division by the drawn scale; never below ``SMALLEST_SIGMA``.
+        (P,) float64, before the division by the drawn scale; from ``SMALLEST_SIGMA`` to 1e9.
     """
     sigmas = boxes[:, 2:].max(axis=1, initial=0.0) / base_size * base_sigma
     if round_up:
         sigmas = np.round(sigmas + 0.5)
-    return np.asarray(np.maximum(sigmas, SMALLEST_SIGMA), np.float64)
+    return np.asarray(np.clip(sigmas, SMALLEST_SIGMA, _LARGEST_SIGMA), np.float64)

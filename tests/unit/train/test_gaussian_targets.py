@@ -49,6 +49,16 @@ def test_gaussians_of_different_people_keep_their_sigma() -> None:
     np.testing.assert_allclose(gaussian_targets(joints, SIZE, np.array(sigmas)), expected, atol=1e-6)
 
 
+@pytest.mark.parametrize("exact", [False, True])
+def test_gaussians_wider_than_the_map(exact: bool) -> None:
+    """Also of a sigma whose whole window would not fit into memory."""
+    joints, sigmas = _random(3, 11), [7.0, 40.0, 1e9]
+    expected = _naive(joints[:2], SIZE, sigmas[:2], exact=exact)
+    heat = gaussian_targets(joints[:2], SIZE, np.array(sigmas[:2]), exact=exact)
+    np.testing.assert_allclose(heat, expected, atol=1e-6)
+    assert (gaussian_targets(np.array([[[18.0, 0.0, 2.0]]]), SIZE, sigmas[2], exact=exact) == 1).all()
+
+
 def test_exact_gaussians() -> None:
     joints, sigmas = _random(5, 10), [0.5, 1.0, 1.37, 2.0, 3.0]
     expected = _naive(joints, SIZE, sigmas, exact=True)
@@ -112,3 +122,4 @@ def test_sigmas_grow_with_the_longer_side() -> None:
     np.testing.assert_allclose(scale_aware_sigmas(boxes), [2.0, 300 / 128, 1e-3])
     # round(sigma + 0.5), halves to even (COCOKeypoints.py:112-113).
     np.testing.assert_allclose(scale_aware_sigmas(boxes[:2], round_up=True), [2.0, 3.0])
+    assert scale_aware_sigmas(np.array([[0.0, 0.0, 1e300, 1.0]])).tolist() == [1e9]

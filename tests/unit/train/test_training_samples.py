@@ -94,6 +94,18 @@ def test_scale_aware_sigmas_reach_the_targets(tmp_path: Path) -> None:
     assert wide.fine_heat.sum() > 2 * plain.fine_heat.sum()
 
 
+def test_scale_aware_sigmas_of_boxes_missing_huge_and_broken(tmp_path: Path) -> None:
+    root, aware = write_people(tmp_path, 1), {"targets": {"scale_aware": {}}}
+    given = _example(_set(root, **aware))
+    for box, ratio in (([], 1), ([0, 0, 1e6, 1e6], 10)):
+        _edit(root, lambda document, box=box: document["annotations"][0].update(bbox=box))
+        assert _example(_set(root, **aware)).fine_heat.sum() >= ratio * given.fine_heat.sum() * 0.5
+    _edit(root, lambda document: document["annotations"][0].update(bbox=["a", 0, 1, 1]))
+    error = _set(root, **aware)[Ticket(0, 0)]
+    assert isinstance(error, InputError)
+    assert "needs 4 finite numbers as bbox" in str(error)
+
+
 @pytest.mark.parametrize("flip", [0, 1])
 def test_exact_targets_lie_where_the_joint_is_in_the_image(tmp_path: Path, flip: int) -> None:
     samples = _set(write_people(tmp_path, 1), targets={"exact": True, "sigma": 0.7}, geometry={**STILL, "flip": flip})
