@@ -6,6 +6,11 @@ traceback (``HHRNET_DEBUG=1`` shows it); anything else that escapes is a bug and
 
 from __future__ import annotations
 
+import re
+
+# PyTorch on a CPU and on a card, ONNX Runtime, OpenVINO, C++: each has a class of its own, or none.
+_MEMORY_FULL = re.compile(r"can't allocate memory|out of memory|failed to allocate|bad_alloc", re.IGNORECASE)
+
 
 class HHRNetError(Exception):
     """A mistake in the input or the surroundings that the user can mend; the command exits with 1.
@@ -43,3 +48,8 @@ class GateFailedError(HHRNetError):
     """A measured figure is beyond the limit that was asked for; the command exits with 3."""
 
     exit_code = 3
+
+
+def is_memory_full(error: BaseException) -> bool:
+    """Whether an error, of whichever library, says that memory could not be had."""
+    return isinstance(error, MemoryError) or _MEMORY_FULL.search(str(error)) is not None

@@ -1,4 +1,4 @@
-"""Child processes that Ctrl-C does not reach.
+"""Child processes that Ctrl-C does not reach, and signals that a library handles too soon.
 
 A terminal and torchrun signal whole process groups. A child that ignores the signal from its own code on is still open
 to it while its interpreter starts and imports; the signal mask is inherited and holds from the first instruction.
@@ -7,6 +7,7 @@ to it while its interpreter starts and imports; the signal mask is inherited and
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing import resource_tracker
@@ -26,3 +27,16 @@ def children_spared(*numbers: signal.Signals) -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def unhandled(number: signal.Signals) -> Iterator[None]:
+    """Let the signal ``number`` do what it does by default; only the main thread can change that."""
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(number) is None:
+        yield
+        return
+    before = signal.signal(number, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(number, before)

@@ -16,7 +16,7 @@ from hhrnet_deploy.cli.compile import compile_
 from hhrnet_deploy.cli.eval import eval_
 from hhrnet_deploy.cli.help_text import flow_help
 from hhrnet_deploy.cli.inspect import inspect
-from hhrnet_deploy.errors import HHRNetError
+from hhrnet_deploy.errors import HHRNetError, is_memory_full
 from hhrnet_deploy.files import is_disk_full
 
 app = typer.Typer(
@@ -64,7 +64,15 @@ def _report(error: HHRNetError) -> int:
     return error.exit_code
 
 
-def _os_error(error: OSError) -> HHRNetError:
+def _as_ours(error: Exception) -> HHRNetError | None:
+    """What the user can mend; None for a bug, which keeps its traceback."""
+    if isinstance(error, HHRNetError):
+        return error
+    if is_memory_full(error):
+        said = " ".join(str(error).split()).rstrip(".") or "no more could be had"
+        return HHRNetError(f"Memory is full: {said}.", hint="Use smaller images or fewer at once.")
+    if not isinstance(error, OSError):
+        return None
     where = f" ({error.filename})" if error.filename else ""
     if is_disk_full(error):
         return HHRNetError(f"The disk is full{where}.", hint="Free some space and run the command again.")
@@ -80,10 +88,11 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         app()
-    except (HHRNetError, OSError) as error:
-        if os.environ.get("HHRNET_DEBUG") == "1":
+    except Exception as error:
+        ours = _as_ours(error)
+        if ours is None or os.environ.get("HHRNET_DEBUG") == "1":
             raise
-        sys.exit(_report(error if isinstance(error, HHRNetError) else _os_error(error)))
+        sys.exit(_report(ours))
     except KeyboardInterrupt:
         console.info("interrupted")
         sys.exit(console.INTERRUPTED)

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hhrnet_deploy.config import DecodeConfig
-from hhrnet_deploy.errors import HHRNetError, InputError
+from hhrnet_deploy.errors import HHRNetError, InputError, is_memory_full
 from hhrnet_deploy.heads import Heads
 from hhrnet_deploy.people import People
 from hhrnet_deploy.skeletons import Skeleton
@@ -116,7 +116,7 @@ class Runner(ABC):
         Raises:
             InputError: not opened, another dtype or shape, sides no multiple of 32, a size or batch that the engine
                 does not take, or an engine whose outputs are people.
-            HHRNetError: the engine returned NaN or infinity.
+            HHRNetError: the engine returned NaN or infinity, or memory is full.
         """
         if self.info.outputs == "people":
             raise InputError(
@@ -216,7 +216,7 @@ class Runner(ABC):
         count = len(images)
         with self._lock:
             self._opened()
-            heads = self._run(self._filled(images))
+            heads = self._run_in_memory(self._filled(images))
         if heads.batch != count:
             heads = _first(heads, count)
         for name, value in heads.named():
@@ -224,6 +224,21 @@ class Runner(ABC):
             if not np.isfinite(value.sum(dtype=np.float32)):
                 raise self._not_finite(name)
         return heads
+
+    def _run_in_memory(self, images: Images) -> Heads:
+        try:
+            return self._run(images)
+        except HHRNetError:
+            raise
+        except Exception as error:
+            if not is_memory_full(error):
+                raise
+            count, height, width, _ = images.shape
+            raise HHRNetError(
+                f"Memory has no room for {count} image(s) of {_pixels((width, height))} in {self.info.name} "
+                f"({self.info.target}).",
+                hint="Use a smaller short side or scale, or fewer images at once (--batch).",
+            ) from error
 
     def _not_finite(self, where: str) -> HHRNetError:
         return HHRNetError(

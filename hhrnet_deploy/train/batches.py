@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -14,8 +13,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
-from hhrnet_deploy.errors import HHRNetError, InputError
-from hhrnet_deploy.signals import children_spared
+from hhrnet_deploy.errors import InputError
+from hhrnet_deploy.signals import children_spared, unhandled
+from hhrnet_deploy.train.failures import dead_workers_named
 from hhrnet_deploy.train.losses import Targets
 from hhrnet_deploy.train.recipe import Recipe
 from hhrnet_deploy.train.samples import Example, Ticket, TrainingSet
@@ -172,6 +172,9 @@ def load_batches(samples: TrainingSet, batches: RunBatches, *, pin: bool) -> Gen
     Workers are fresh interpreters: forking a process that has used torch and OpenCV can crash or hang the child.
     Signals are the main process's business: it finishes its step and writes the checkpoint. A worker that died of one
     would take it along; one whose main process is gone ends by itself.
+
+    Raises:
+        HHRNetError: a worker died.
     """
     workers = samples.recipe.workers
     loader: DataLoader[Batch | InputError] = DataLoader(
@@ -188,30 +191,15 @@ def load_batches(samples: TrainingSet, batches: RunBatches, *, pin: bool) -> Gen
     with children_spared(signal.SIGINT, signal.SIGTERM):
         loaded = iter(loader)
     try:
-        yield from loaded
+        # torch's handler reports a dead worker wherever the main thread is, and raises there; inside of torch.save that
+        # ends the process. Without it, waiting for a batch finds the death within seconds.
+        with unhandled(signal.SIGCHLD), dead_workers_named():
+            yield from loaded
     finally:
         if workers:
             # Not left to the end of its life: a traceback can hold on to it until Python exits, which sends the workers
             # SIGTERM and waits for them without end.
             loaded._shutdown_workers()  # type: ignore[attr-defined]
-
-
-@contextmanager
-def dead_workers_named() -> Iterator[None]:
-    """Say what it means when torch reports a dead loading process, which may be anywhere in the main thread.
-
-    Raises:
-        HHRNetError: instead of torch's ``RuntimeError``.
-    """
-    try:
-        yield
-    except RuntimeError as error:
-        if not str(error).startswith("DataLoader worker (pid"):
-            raise
-        raise HHRNetError(
-            f"A process that loads images was ended from outside: {str(error).strip()}",
-            hint="Memory may have run out; use fewer with --set workers=N. --resume goes on from the last checkpoint.",
-        ) from error
 
 
 def _settle_in(_worker: int) -> None:

@@ -18,16 +18,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from hhrnet_deploy.errors import HHRNetError, InputError
 from hhrnet_deploy.model.checkpoint import LoadedModel, save_weights
-from hhrnet_deploy.train.batches import (
-    Batch,
-    RunBatches,
-    Split,
-    dead_workers_named,
-    load_batches,
-    split_batch,
-    steps_per_epoch,
-)
+from hhrnet_deploy.train.batches import Batch, RunBatches, Split, load_batches, split_batch, steps_per_epoch
 from hhrnet_deploy.train.distributed import World
+from hhrnet_deploy.train.failures import full_memory_named
 from hhrnet_deploy.train.recipe import Recipe
 from hhrnet_deploy.train.records import StepRecord, ValidationRecord, Watcher
 from hhrnet_deploy.train.samples import TrainingSet
@@ -93,10 +86,10 @@ class Run:
         Raises:
             InputError: an image is missing or unreadable.
             NotANumberError: the loss is not finite any more.
-            HHRNetError: the disk is full, or a process that loads images died.
+            HHRNetError: the disk or memory is full, or a process that loads images died.
         """
         try:
-            with self._stopping_gently(), dead_workers_named(), closing(self._batches()) as batches:
+            with self._stopping_gently(), closing(self._batches()) as batches:
                 steps = grouped(batches, self.split.accumulation)
                 while not self.done() and not self._asked_to_stop:
                     self._epoch(steps)
@@ -157,7 +150,10 @@ class Run:
             if progress >= 1 or self._shall_stop():
                 break
             rate = learning_rate(recipe.optimiser, step=position.step, epoch=position.epoch, progress=progress)
-            self._advance(rate, self.stepper.step(next(steps), rate))
+            step = next(steps)
+            with full_memory_named(self.split.micro_batch, recipe.crop):
+                parts = self.stepper.step(step, rate)
+            self._advance(rate, parts)
         else:
             position.epoch, position.step_in_epoch = position.epoch + 1, 0
         self._pause()

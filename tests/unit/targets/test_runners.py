@@ -179,6 +179,38 @@ def test_non_finite_heads_are_an_error(plain: Runner, monkeypatch: pytest.Monkey
         plain.people(images(1))
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError("Unable to allocate 262. TiB for an array with shape (6000003, 6000003) and data type float64"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you"),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+        RuntimeError("Check 'ptr' failed at cpu_memory.cpp:257:\nFailed to allocate 111738880 bytes of memory"),
+        Exception("[ONNXRuntimeError] : 1 : FAIL : Failed to allocate memory for requested buffer of size 1787822080"),
+        RuntimeError("std::bad_alloc"),
+    ],
+)
+def test_full_memory_is_named_whichever_library_finds_it(
+    plain: Runner, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def full(_batch: np.ndarray) -> Heads:
+        raise error
+
+    monkeypatch.setattr(plain, "_run", full)
+    with plain, pytest.raises(HHRNetError, match=r"no room for 2 image\(s\) of 96x64") as caught:
+        plain.people(images(2))
+    assert caught.value.__cause__ is error
+
+
+def test_other_errors_of_a_library_stay_what_they_are(plain: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_batch: np.ndarray) -> Heads:
+        raise RuntimeError("a shape does not fit")
+
+    monkeypatch.setattr(plain, "_run", broken)
+    with plain, pytest.raises(RuntimeError, match="a shape does not fit"):
+        plain.people(images(1))
+
+
 def test_people_equal_the_decoded_heads_with_and_without_flip(plain: Runner) -> None:
     from hhrnet_deploy.decode import decode_heads
 

@@ -140,6 +140,23 @@ def test_a_loss_that_is_no_number_names_its_images_and_keeps_the_checkpoint(
     assert all(torch.isfinite(value).all() for value in state["network"].values())
 
 
+@pytest.mark.parametrize("card", [False, True])
+def test_memory_that_is_full_names_the_batch_and_what_makes_it_smaller(
+    world: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, card: bool
+) -> None:
+    from hhrnet_deploy.train import step
+
+    def fill(_images: torch.Tensor) -> torch.Tensor:
+        if card:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return torch.empty(1 << 50)
+
+    monkeypatch.setattr(step, "normalise", fill)
+    with pytest.raises(HHRNetError, match="no room for 4 images of 64x64 at once") as caught:
+        _train(world, tmp_path / "run")
+    assert "images_per_device" in str(caught.value)
+
+
 def _broken_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
     """The loss is a number, its gradient is not: the square root of 0."""
     from hhrnet_deploy.train import step
