@@ -17,6 +17,7 @@ from hhrnet_deploy.errors import InputError
 from hhrnet_deploy.signals import children_spared, unhandled
 from hhrnet_deploy.train.failures import dead_workers_named
 from hhrnet_deploy.train.losses import Targets
+from hhrnet_deploy.train.packed import PackedTargets, SparseMaps
 from hhrnet_deploy.train.recipe import Recipe
 from hhrnet_deploy.train.samples import Example, Ticket, TrainingSet
 
@@ -30,16 +31,16 @@ class Batch(NamedTuple):
     Attributes:
         names: N image files, for messages.
         images: (N, 3, crop, crop) uint8 RGB, in channels_last memory.
-        targets: what the network should say.
+        targets: what the network should say; the loader packs it.
     """
 
     names: list[str]
     images: Tensor
-    targets: Targets
+    targets: PackedTargets | Targets
 
-    def to(self, device: torch.device) -> Batch:
-        """The same on ``device``."""
-        return Batch(self.names, self.images.to(device, non_blocking=True), self.targets.to(device))
+    def on(self, device: torch.device) -> tuple[Tensor, Targets]:
+        """Images and targets on ``device``."""
+        return self.images.to(device, non_blocking=True), self.targets.to(device)
 
     def pin_memory(self) -> Batch:
         """The same in page-locked memory; called by the loader."""
@@ -70,9 +71,9 @@ def collate(examples: list[Example | InputError]) -> Batch | InputError:
     return Batch(
         [example.name for example in good],
         images,
-        Targets(
-            coarse_heat=_stacked([example.coarse_heat for example in good]),
-            fine_heat=_stacked([example.fine_heat for example in good]),
+        PackedTargets(
+            coarse_heat=SparseMaps.of([example.coarse_heat for example in good]),
+            fine_heat=SparseMaps.of([example.fine_heat for example in good]),
             coarse_mask=_stacked([example.coarse_mask for example in good]),
             fine_mask=_stacked([example.fine_mask for example in good]),
             tag_index=torch.from_numpy(index),
@@ -81,8 +82,8 @@ def collate(examples: list[Example | InputError]) -> Batch | InputError:
     )
 
 
-def _stacked(maps: list[npt.NDArray[np.float32]]) -> Tensor:
-    return torch.from_numpy(np.stack(maps))
+def _stacked(masks: list[npt.NDArray[np.float32]]) -> Tensor:
+    return torch.from_numpy(np.stack([mask > 0 for mask in masks]))
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 from hhrnet_deploy.errors import HHRNetError, InputError
 from hhrnet_deploy.train.arithmetic import autocast_type
 from hhrnet_deploy.train.batches import Batch, normalise
-from hhrnet_deploy.train.losses import LossFactors, LossParts, total_loss
+from hhrnet_deploy.train.losses import LossFactors, LossParts, Targets, total_loss
 from hhrnet_deploy.train.recipe import Recipe
 from hhrnet_deploy.train.state import Learner
 
@@ -58,14 +58,14 @@ class Stepper:
         parts = torch.zeros(4, device=self.device)
         for number, batch in enumerate(batches):
             with self._gradients_stay_here(number < len(batches) - 1):
-                losses = self._forward(batch.to(self.device))
+                losses = self._forward(*batch.on(self.device))
                 torch.autograd.backward(learner.scaler.scale(losses.total() / len(batches)))
             parts += torch.stack([part.detach().float() for part in losses]) / len(batches)
         self._update(names, parts)
         return parts
 
-    def _forward(self, batch: Batch) -> LossParts:
-        images = normalise(batch.images)
+    def _forward(self, pixels: Tensor, targets: Targets) -> LossParts:
+        images = normalise(pixels)
         if self.recipe.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
         else:
@@ -74,7 +74,7 @@ class Stepper:
             coarse, fine = self.model(images)
         options = self.recipe.loss
         factors = LossFactors(options.coarse_heat, options.fine_heat, options.push, options.pull, options.foreground)
-        return total_loss(coarse, fine, batch.targets, factors)
+        return total_loss(coarse, fine, targets, factors)
 
     def _autocast(self) -> AbstractContextManager[object]:
         kind = autocast_type(self.recipe.precision, self.device)

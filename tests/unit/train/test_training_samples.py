@@ -16,6 +16,7 @@ from hhrnet_deploy.data.coco import open_dataset
 from hhrnet_deploy.errors import InputError
 from hhrnet_deploy.skeletons import COCO
 from hhrnet_deploy.train.batches import Batch, RunBatches, collate, normalise, split_batch
+from hhrnet_deploy.train.packed import PackedTargets, SparseMaps
 from hhrnet_deploy.train.recipe import Recipe
 from hhrnet_deploy.train.samples import Example, Ticket, TrainingSet
 
@@ -156,6 +157,28 @@ def test_batches_pad_people_and_normalise_like_the_graph(tmp_path: Path) -> None
     pixel = batch.images[0, :, 5, 7].float()
     expected = (pixel / 255 - torch.tensor([0.485, 0.456, 0.406])) / torch.tensor([0.229, 0.224, 0.225])
     torch.testing.assert_close(normalise(batch.images)[0, :, 5, 7], expected)
+
+
+def test_packed_targets_are_the_same_numbers_on_the_device(tmp_path: Path) -> None:
+    samples = _set(write_people(tmp_path, 5), targets={"exact": True}, geometry={})
+    examples = [_example(samples, number) for number in range(5)]
+    packed = collate([*examples]).targets  # type: ignore[union-attr]
+    targets = packed.to(torch.device("cpu"))
+    for name in ("coarse_heat", "fine_heat", "coarse_mask", "fine_mask"):
+        expected = np.stack([getattr(example, name) for example in examples])
+        assert expected.any()
+        found = getattr(targets, name)
+        assert found.dtype == torch.float32
+        np.testing.assert_array_equal(found.numpy(), expected)
+    assert isinstance(packed, PackedTargets)
+    assert len(packed.fine_heat.values) == np.count_nonzero(targets.fine_heat.numpy())
+
+
+def test_nobody_in_a_batch_packs_too() -> None:
+    nobody = np.zeros((17, 8, 8), np.float32)
+    packed = SparseMaps.of([nobody, nobody])
+    assert packed.dense(torch.device("cpu")).shape == (2, 17, 8, 8)
+    assert not packed.dense(torch.device("cpu")).any()
 
 
 def test_ranks_share_out_each_step_and_skip_to_where_they_were() -> None:
