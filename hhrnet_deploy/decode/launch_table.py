@@ -19,8 +19,9 @@ import numpy as np
 
 from hhrnet_deploy.config import DecodeConfig
 
-THREADS = 256
-ROWS_PER_BAND = 32
+THREADS = 512
+ROWS_PER_BAND = 8
+REFINE_BLOCKS = 8
 CELL = 4
 TILE = 16
 
@@ -57,6 +58,11 @@ class Dims:
     def bands(self) -> Any:
         """Blocks along the rows of one joint in ``aggregate``."""
         return _ceil_div(self.fine_height, ROWS_PER_BAND)
+
+    @property
+    def parts(self) -> Any:
+        """Blocks that share the people of one joint in ``refine``: few images alone do not fill a card."""
+        return (self.images + (REFINE_BLOCKS - 1)) // self.images
 
     @property
     def tiles(self) -> Any:
@@ -172,7 +178,7 @@ PERSON_TAGS = Buffer("person_tags", "float32", lambda d: (d.images, d.capacity, 
 # -1: a head of the image holds NaN, an infinity or a value beyond 1e12, and there is no result.
 COUNT = Buffer("count", "int32", lambda d: (d.images,))
 GROUP_MEMORY = Buffer("memory", "float32", lambda d: (d.images, group_memory_floats(d)))
-REFINE_MEMORY = Buffer("memory", "float32", _per_channel(lambda d: d.tiles * (2 * d.dims + 3)))
+REFINE_MEMORY = Buffer("memory", "float32", _per_channel(lambda d: d.parts, lambda d: d.tiles * 2 * d.dims))
 PIXELS = Buffer("pixels", "uint8", lambda d: (d.images, d.source_height, d.source_width, 3))
 INVERSE = Buffer("inverse", "float64", lambda d: (d.images, 6))
 WARPED = Buffer("out", "uint8", lambda d: (d.images, d.height, d.width, 3))
@@ -213,7 +219,7 @@ REFINE = Kernel(
     (HEAT, TAGS, BOUNDS, GROUPED, PERSON_TAGS, COUNT),
     (*_MAP_SCALARS, "max_people"),
     (KEYPOINTS, REFINE_MEMORY),
-    lambda d: (d.joints, d.images, 1),
+    lambda d: (d.joints, d.images, d.parts),
 )
 WARP = Kernel(
     "warp",

@@ -122,10 +122,10 @@ def _people_outputs(
         attributes = step.op.attribute_values(config, joints, levels)
         # Only the batch of what leaves depends on the inputs; the sizes of the maps do not matter here.
         inputs = [(batch, 0, 0, 0, 0)] * len(step.inputs)
-        shapes = step.op.output_shapes(inputs, attributes)
-        for name, buffer, shape in zip(step.outputs, step.op.kernel.outputs, shapes, strict=True):
+        dims = step.op.dims(inputs, attributes)
+        for name, buffer in zip(step.outputs, step.op.kernel.outputs, strict=True):
             if name in PEOPLE:
-                found[name] = helper.make_tensor_value_info(name, _TYPES[buffer.dtype], shape)
+                found[name] = helper.make_tensor_value_info(name, _TYPES[buffer.dtype], buffer.shape(dims))
     return [found[name] for name in PEOPLE]
 
 

@@ -215,7 +215,7 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--preset", default="w32_512", help="network of the throughput runs, freshly initialised")
-    parser.add_argument("--batches", default="8,16,32")
+    parser.add_argument("--batches", default="8,16,32", help="of the throughput runs; empty for decoding alone")
     options = parser.parse_args()
     card = Card()
     rate = bandwidth(card)
@@ -231,10 +231,10 @@ def main() -> None:
     bandwidth_gb = round(rate / 1e9, 1)
     # At once: what comes after builds engines, and may end in a way that prints nothing more.
     print(f"{machine()}\n\nCopy on the card: {bandwidth_gb} GB/s\n\n{table(decode)}\n", flush=True)
-    batches = [int(text) for text in options.batches.split(",")]
+    batches = [int(text) for text in options.batches.split(",") if text]
     rows, refused = [], {}
     with tempfile.TemporaryDirectory() as folder:
-        for name, engine in runners(Path(folder), options.preset, max(batches)):
+        for name, engine in runners(Path(folder), options.preset, max(batches)) if batches else ():
             if isinstance(engine, str):
                 refused[name] = engine
                 print(f"{name}: {engine}", flush=True)
@@ -248,7 +248,8 @@ def main() -> None:
                         refused[f"{name}, batch {batch}"] = str(error)
     document = {"machine": machine(), "copy_gb_per_s": bandwidth_gb, "decode": decode, "throughput": rows}
     print(json.dumps(document | {"engines_refused": refused}, indent=1))
-    print(table(rows) if rows else f"no engine ran: {refused}")
+    if batches:
+        print(table(rows) if rows else f"no engine ran: {refused}")
 
 
 if __name__ == "__main__":

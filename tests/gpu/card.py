@@ -13,7 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from hhrnet_deploy.config import DecodeConfig
+from hhrnet_deploy.data.warp import Warp
 from hhrnet_deploy.decode.kernel_files import fatbin_file
+from hhrnet_deploy.decode.native import load_native
 from hhrnet_deploy.heads import Heads
 from hhrnet_deploy.people import People
 from hhrnet_deploy.skeletons import default_skeleton
@@ -25,6 +27,11 @@ from hhrnet_deploy.targets.cuda_people import people_of
 from hhrnet_deploy.targets.cuda_pipeline import Contexts, Pipeline, Pixels, fill, result_views
 from hhrnet_deploy.targets.cuda_plan import HOST_RESULT, INPUT, BatchPlan, inverse_affine, plan_batch
 from hhrnet_deploy.targets.cuda_slots import Slot
+
+
+def warped_as_opencv_4(warp: Warp, photo: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """What ``warp.apply`` gives with OpenCV 4: a machine with a card may have OpenCV 5, which rounds differently."""
+    return np.asarray(load_native().warp(photo, warp.matrix.reshape(-1).tolist(), *warp.size), np.uint8)
 
 
 def facts_for(heads: Heads) -> EngineFacts:

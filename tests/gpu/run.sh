@@ -58,6 +58,7 @@ for step in $steps; do
     runtime-engines) words=("${pytest[@]}" -rs -k tensorrt ../tests/gpu/test_gpu_4_runtime.py) ;;
     ap) words=("${pytest[@]}" -s -k "not tensorrt" ../tests/gpu/test_gpu_5_ap.py) ;;
     ap-engines) words=("${pytest[@]}" -s -rs -k tensorrt ../tests/gpu/test_gpu_5_ap.py) ;;
+    decode) words=("$venv/bin/python" ../tests/gpu/benchmark.py --batches "") ;;
     benchmark | benchmark_training) words=("$venv/bin/python" "../tests/gpu/$step.py") ;;
     *) echo "there is no step $step" && exit 2 ;;
     esac

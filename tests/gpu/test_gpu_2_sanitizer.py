@@ -1,4 +1,4 @@
-"""compute-sanitizer finds nothing in any kernel, but for the one race that is meant."""
+"""compute-sanitizer finds nothing in any kernel."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 from card import Card
 from conftest import missing
-from sanitizer_log import is_meant, races
 
 pytestmark = pytest.mark.gpu
 SCRIPT = Path(__file__).with_name("run_kernels.py")
@@ -37,10 +36,5 @@ def test_the_kernels_are_clean(card: Card, tool: str) -> None:
     print(done.stdout[-6000:])
     if REFUSED in done.stdout:
         pytest.skip(f"compute-sanitizer refuses this machine: {REFUSED}")
-    if tool == "racecheck":
-        found = races(done.stdout)
-        assert not [each for each in found if not is_meant(each)]
-        assert done.returncode == 0 or (done.returncode == 9 and found), done.stderr[-3000:]
-    else:
-        assert done.returncode == 0, done.stderr[-3000:]
+    assert done.returncode == 0, done.stderr[-3000:]
     assert "every kernel as on the host" in done.stdout

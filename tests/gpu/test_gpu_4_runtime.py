@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from card import Card
+from card import Card, warped_as_opencv_4
 from card_engines import TARGETS, TorchOnCard, engine_here
 from conftest import missing
 
 from hhrnet_deploy.config import DecodeConfig, InferenceConfig
+from hhrnet_deploy.data.warp import Warp
 from hhrnet_deploy.decode import decode_heads
 from hhrnet_deploy.people import People
 from hhrnet_deploy.targets.cuda_graph_run import GraphRun
@@ -82,7 +83,8 @@ def test_the_flip_test_and_batches_in_flight(runner: CudaRunner, photos: list[An
         assert_same(future.result(timeout=120), expected)
 
 
-def test_the_card_warps_photos(runner: CudaRunner, photos: list[Any]) -> None:
+def test_the_card_warps_photos(runner: CudaRunner, photos: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Warp, "apply", warped_as_opencv_4)
     config = InferenceConfig(short_side=runner.info.short_side)
     expected = [people for _, people in predict_photos(runner, enumerate(photos), config)]
     assert_same(runner.people_in_photos(photos[:1], config), expected[:1])

@@ -46,13 +46,21 @@ HHRNET_HD void score_people(const Group& group, const Grouping& g, int people) {
 template <class Group>
 HHRNET_HD void mean_found_tags(const Group& group, const Grouping& g, int people) {
     for (int i = group.rank(); i < people * g.dims; i += group.size()) {
-        const int person = i / g.dims;
-        uint8_t found[kMaxJoints];
-        int count = 0;
+        const int person = i / g.dims, dim = i % g.dims;
+        uint64_t found = 0;
+        HHRNET_UNROLL
         for (int joint = 0; joint < g.joints; ++joint)
-            if (g.keypoint(person, joint)[2] > 0.0f) found[count++] = uint8_t(joint);
-        const auto at = [&](int place, int dim) { return g.joint_tag(person, found[place])[dim]; };
-        g.people.person_tags[i] = count == 0 ? 0.0f : mean_of_tags(count, g.dims, i % g.dims, at);
+            found |= uint64_t(g.keypoint(person, joint)[2] > 0.0f) << joint;
+        int at = -1, joint = -1;  // tags are asked for in their order
+        const auto next = [&](int place, int which) {
+            for (; at < place; ++at) do
+                    ++joint;
+                while (!(found >> joint & 1u));
+            return g.joint_tag(person, joint)[which];
+        };
+        int count = 0;
+        for (uint64_t left = found; left != 0; left &= left - 1) ++count;
+        g.people.person_tags[i] = count == 0 ? 0.0f : mean_of_tags(count, g.dims, dim, next);
     }
 }
 

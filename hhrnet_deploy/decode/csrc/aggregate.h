@@ -162,74 +162,160 @@ inline int aggregate_rows(const ScaleHeads& in, int joint, int flipped_joint, co
 // ---------------------------------------------------------------------------------- many threads, pixel by
 // pixel
 
-HHRNET_HD float raised_at(const Head& coarse, int channel, const Source& row, const Source& column) {
-    float upper = blend(column.weight0, coarse.at(channel, row.index0, column.index0), column.weight1,
-                        coarse.at(channel, row.index0, column.index1));
-    float lower = blend(column.weight0, coarse.at(channel, row.index1, column.index0), column.weight1,
-                        coarse.at(channel, row.index1, column.index1));
-    return blend(row.weight0, upper, row.weight1, lower);
+constexpr int kPair = 2;  // rows of fine that a thread merges at once
+
+// What the columns of a pair of rows share.
+struct RowPair {
+    Axis rows, columns;  // from coarse to fine
+    int y, end;          // the first row, and that of fine's end
+};
+
+// One column of one side of a pair where fine has twice the rows of coarse: three rows of coarse.
+template <class T>
+HHRNET_HD void raise_doubled(const RowPair& pair, const Plane<T>& coarse, const Source& column,
+                             float (&raised)[kPair]) {
+    float lines[kPair + 1];
+    const int middle = pair.y / 2;
+    for (int i = 0; i <= kPair; ++i) {
+        const int row = clamped(middle - 1 + i, 0, pair.rows.source - 1);
+        lines[i] = blend(column.weight0, coarse.at(row, column.index0), column.weight1,
+                         coarse.at(row, column.index1));
+    }
+    const Source first = pair.rows.at(pair.y), second = pair.rows.at(pair.y + 1);
+    const bool top = middle == 0;  // the first row reads coarse rows 0 and 1
+    raised[0] = blend(first.weight0, top ? lines[1] : lines[0], first.weight1, top ? lines[2] : lines[1]);
+    raised[1] = blend(second.weight0, lines[1], second.weight1, lines[2]);
 }
 
-HHRNET_HD float merged_side(const ScaleHeads& in, const Head& coarse, const Head& fine, int channel, int y,
-                            int x, int* bad) {
-    const Axis rows(in.coarse_height, in.fine_height), columns(in.coarse_width, in.fine_width);
-    const Source row = rows.at(y), column = columns.at(x);
-    // Where an axis keeps its size the second source is the first with weight 0, as in PyTorch.
-    const float value = fine.at(channel, y, x);
-    *bad |= unusable(value);
-    return (raised_at(coarse, channel, row, column) + value) * 0.5f;
+// The same for any number of rows. Where an axis keeps its size the second source is the first with weight 0,
+// as in PyTorch.
+template <class T>
+HHRNET_HD void raise_rows(const RowPair& pair, const Plane<T>& coarse, const Source& column,
+                          float (&raised)[kPair]) {
+    const auto line = [&](int row) {
+        return blend(column.weight0, coarse.at(row, column.index0), column.weight1,
+                     coarse.at(row, column.index1));
+    };
+    for (int i = 0; i < kPair; ++i) {
+        const Source row = pair.rows.at(least(pair.y + i, pair.end - 1));
+        raised[i] = blend(row.weight0, line(row.index0), row.weight1, line(row.index1));
+    }
 }
 
-HHRNET_HD float merged_at(const ScaleHeads& in, int joint, int flipped_joint, int y, int x, int* bad) {
-    const float straight = merged_side(in, in.coarse, in.fine, joint, y, x, bad);
-    if (!in.has_flip()) return straight;
-    const int mirror = in.fine_width - 1 - x;
-    const float mirrored = merged_side(in, in.coarse_flipped, in.fine_flipped, flipped_joint, y, mirror, bad);
-    return (straight + mirrored) * 0.5f;
-}
-
-template <class Group>
-HHRNET_HD int copy_band(const Group& group, const Head& head, int channel, int width, int begin, int end,
-                        float* out) {
+// One column of one side of a pair, merged; whether a value of fine is unusable.
+template <class T>
+HHRNET_HD int merge_side(const RowPair& pair, const Head& coarse, const Head& fine, int channel, int x,
+                         float (&merged)[kPair]) {
+    const Plane<T> values(fine, channel), low(coarse, channel);
+    float value[kPair];
     int bad = 0;
-    for (int i = begin * width + group.rank(); i < end * width; i += group.size()) {
-        const float value = head.at(channel, i / width, i % width);
-        bad |= unusable(value);
-        if (out != nullptr) out[i] = value;
+    for (int i = 0; i < kPair; ++i) value[i] = values.at(least(pair.y + i, pair.end - 1), x);
+    const Source column = pair.columns.at(x);
+    if (pair.rows.doubles()) {
+        raise_doubled(pair, low, column, merged);
+    } else {
+        raise_rows(pair, low, column, merged);
+    }
+    for (int i = 0; i < kPair; ++i) {
+        bad |= unusable(value[i]);
+        merged[i] = (merged[i] + value[i]) * 0.5f;
     }
     return bad;
 }
 
-// Band `band` of `bands` of one joint: a range of cell rows, and the same share of the coarse rows.
+// One column of a cell row: writes the merged heat and returns its maximum.
+template <class T>
+HHRNET_HD float merge_column(const ScaleHeads& in, const Axis& rows, const Axis& columns, const Span& part,
+                             int joint, int flipped_joint, int x, float* heat, int* bad) {
+    float largest = float_of(0xff800000u);  // -infinity
+    HHRNET_ROLLED                           // all rows at once take too many registers
+        for (int y = part.begin; y < part.end; y += kPair) {
+        const RowPair pair = {rows, columns, y, part.end};
+        float merged[kPair];
+        *bad |= merge_side<T>(pair, in.coarse, in.fine, joint, x, merged);
+        if (in.has_flip()) {
+            float mirrored[kPair];
+            *bad |= merge_side<T>(pair, in.coarse_flipped, in.fine_flipped, flipped_joint,
+                                  in.fine_width - 1 - x, mirrored);
+            for (int i = 0; i < kPair; ++i) merged[i] = (merged[i] + mirrored[i]) * 0.5f;
+        }
+        for (int i = 0; i < kPair; ++i) {
+            if (y + i >= part.end) break;
+            heat[(y + i) * in.fine_width + x] = merged[i];
+            largest = greatest(largest, merged[i]);
+        }
+    }
+    return largest;
+}
+
+// Checks rows `part` of a channel and copies them to `out` (tags) unless that is nullptr.
+template <class T, class Group>
+HHRNET_HD int copy_part(const Group& group, const Head& head, int channel, int width, const Span& part,
+                        float* out) {
+    const Plane<T> plane(head, channel);
+    int bad = 0;
+    for (int y = part.begin; y < part.end; ++y)
+        for (int x = group.rank(); x < width; x += group.size()) {
+            const float value = plane.at(y, x);
+            bad |= unusable(value);
+            if (out != nullptr) out[y * width + x] = value;
+        }
+    return bad;
+}
+
+// Checks the coarse rows of a band and copies those that are tags, a row of a channel for each team.
+template <class T, class Group>
+HHRNET_HD int copy_coarse(const Group& group, const ScaleHeads& in, int joint, int flipped_joint,
+                          const Span& rows, float* tags) {
+    const auto team = group.team();
+    const int kinds = in.has_flip() ? 4 : 2, count = rows.end - rows.begin;
+    float* mirrored_tags = tags == nullptr ? nullptr : tags + size_t(in.coarse_width) * in.coarse_height;
+    int bad = 0;
+    for (int i = team.index(); i < kinds * count; i += team.count()) {
+        const int kind = i / count,
+                  row = rows.begin + i % count;  // heat, tags; the same of the mirrored image
+        const Head head = either(kind < 2, in.coarse, in.coarse_flipped);
+        float* out = kind % 2 == 0 ? nullptr : kind == 1 ? tags : mirrored_tags;
+        bad |= copy_part<T>(team, head, kind % 2 * in.joints + (kind < 2 ? joint : flipped_joint),
+                            in.coarse_width, {row, row + 1}, out);
+    }
+    return bad;
+}
+
+// Band `band` of `bands` of one joint: a range of cell rows, and the same share of the coarse rows. T is the
+// type of the heads.
+template <class T, class Group>
+HHRNET_HD int aggregate_typed(const Group& group, const ScaleHeads& in, int joint, int flipped_joint,
+                              int band, int bands, const AggregateOutput& out) {
+    const int width = in.fine_width, cells_wide = ceil_div(width, kCell),
+              cells_high = ceil_div(in.fine_height, kCell);
+    const Span coarse = {in.coarse_height * band / bands, in.coarse_height * (band + 1) / bands};
+    int bad = copy_coarse<T>(group, in, joint, flipped_joint, coarse, out.tags);
+    const int cell_begin = cells_high * band / bands, cell_end = cells_high * (band + 1) / bands;
+    const auto team = group.team();
+    // A team takes whole cells: a column for each thread, or a cell where there are fewer threads.
+    const int columns = team.size() < kCell ? kCell : 1, chunk = team.size() * columns,
+              chunks = ceil_div(width, chunk);
+    const Axis to_rows(in.coarse_height, in.fine_height), to_columns(in.coarse_width, width);
+    for (int task = team.index(); task < (cell_end - cell_begin) * chunks; task += team.count()) {
+        const int row = cell_begin + task / chunks, x0 = task % chunks * chunk + team.rank() * columns;
+        const Span part = {row * kCell, least(row * kCell + kCell, in.fine_height)};
+        float largest = float_of(0xff800000u);  // -infinity
+        for (int x = x0; x < least(x0 + columns, width); ++x)
+            largest = greatest(largest, merge_column<T>(in, to_rows, to_columns, part, joint, flipped_joint,
+                                                        x, out.heat, &bad));
+        for (int mask = 1; columns == 1 && mask < kCell; mask *= 2)
+            largest = greatest(largest, team.exchange(largest, mask));
+        if (x0 < width && x0 % kCell == 0) out.cells[row * cells_wide + x0 / kCell] = largest;
+    }
+    return bad;
+}
+
 template <class Group>
 HHRNET_HD int aggregate_band(const Group& group, const ScaleHeads& in, int joint, int flipped_joint, int band,
                              int bands, const AggregateOutput& out) {
-    const int width = in.fine_width, cells_wide = ceil_div(width, kCell),
-              cells_high = ceil_div(in.fine_height, kCell);
-    const int first = in.coarse_height * band / bands, last = in.coarse_height * (band + 1) / bands;
-    int bad = copy_band(group, in.coarse, joint, in.coarse_width, first, last, static_cast<float*>(nullptr));
-    bad |= copy_band(group, in.coarse, in.joints + joint, in.coarse_width, first, last, out.tags);
-    if (in.has_flip()) {
-        float* tags = out.tags == nullptr ? nullptr : out.tags + size_t(in.coarse_width) * in.coarse_height;
-        bad |= copy_band(group, in.coarse_flipped, flipped_joint, in.coarse_width, first, last,
-                         static_cast<float*>(nullptr));
-        bad |= copy_band(group, in.coarse_flipped, in.joints + flipped_joint, in.coarse_width, first, last,
-                         tags);
-    }
-    const int cell_begin = cells_high * band / bands, cell_end = cells_high * (band + 1) / bands;
-    const int begin = cell_begin * kCell, end = least(cell_end * kCell, in.fine_height);
-    for (int i = begin * width + group.rank(); i < end * width; i += group.size())
-        out.heat[i] = merged_at(in, joint, flipped_joint, i / width, i % width, &bad);
-    group.barrier();
-    for (int i = cell_begin * cells_wide + group.rank(); i < cell_end * cells_wide; i += group.size()) {
-        const int y0 = i / cells_wide * kCell, x0 = i % cells_wide * kCell;
-        float largest = out.heat[y0 * width + x0];
-        for (int y = y0; y < least(y0 + kCell, in.fine_height); ++y)
-            for (int x = x0; x < least(x0 + kCell, width); ++x)
-                largest = greatest(largest, out.heat[y * width + x]);
-        out.cells[i] = largest;
-    }
-    return bad;
+    return in.fine.half ? aggregate_typed<uint16_t>(group, in, joint, flipped_joint, band, bands, out)
+                        : aggregate_typed<float>(group, in, joint, flipped_joint, band, bands, out);
 }
 
 HHRNET_END

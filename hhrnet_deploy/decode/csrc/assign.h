@@ -23,14 +23,6 @@ struct ColumnMask {
     HHRNET_HD void unset(int column) { word[column / 32] &= ~(1u << (column % 32)); }
 };
 
-HHRNET_HD int highest_bit(uint32_t word) {
-#if defined(__CUDA_ARCH__)
-    return 31 - __clz(int(word));
-#else
-    return 31 - __builtin_clz(word);
-#endif
-}
-
 // The last column of (zeros without covered) below `limit`, or -1.
 HHRNET_HD int last_free(const ColumnMask& zeros, const ColumnMask& covered, int limit) {
     for (int i = kMaskWords - 1; i >= 0; --i) {
@@ -47,12 +39,13 @@ HHRNET_HD int last_free(const ColumnMask& zeros, const ColumnMask& covered, int 
 HHRNET_HD int first_free(const ColumnMask& zeros, const ColumnMask& covered) {
     for (int i = 0; i < kMaskWords; ++i) {
         const uint32_t free = zeros.word[i] & ~covered.word[i];
-        if (free != 0) return 32 * i + highest_bit(free & (0u - free));
+        if (free != 0) return 32 * i + lowest_bit(free);
     }
     return -1;
 }
 
-enum class AssignStep { make_zero, done };
+// given_up: costs that are no numbers; some rows have no star.
+enum class AssignStep { make_zero, done, given_up };
 
 struct AssignScratch {
     ColumnMask zeros[kMaxCandidates];
@@ -64,12 +57,6 @@ struct AssignScratch {
     AssignStep step;
     int rounds;
 };
-
-HHRNET_HD void find_zeros(const double* row, int n, ColumnMask& zeros) {
-    zeros.clear();
-    for (int column = 0; column < n; ++column)
-        if (row[column] == 0.0) zeros.set(column);
-}
 
 // Star the first zero of each row whose column has none yet (munkres step 2).
 HHRNET_HD void first_stars(int n, AssignScratch& s) {
@@ -141,35 +128,69 @@ HHRNET_HD AssignStep prime_zeros(int n, AssignScratch& s) {
         if (cover_stars(n, s)) return AssignStep::done;
         row = column = 0;
     }
-    return AssignStep::done;
+    return AssignStep::given_up;
 }
 
-// The smallest value of a row in uncovered columns; a covered row has none.
-HHRNET_HD double least_uncovered(const double* row, int n, const ColumnMask& covered) {
-    double smallest = 9223372036854775807.0;  // sys.maxsize
-    for (int column = 0; column < n; ++column)
-        if (!covered.has(column) && smallest > row[column]) smallest = row[column];
-    return smallest;
+constexpr double kNoValue = 9223372036854775807.0;  // sys.maxsize
+
+// A row by a team: `change` makes the new value of each column, and the zeros among them are kept.
+template <class Team, class Change>
+HHRNET_HD void change_row(const Team& team, double* values, int n, ColumnMask& zeros, const Change& change) {
+    if (team.rank() == 0) zeros.clear();
+    for (int first = 0; first < n; first += team.size()) {
+        const int column = first + team.rank();
+        bool zero = false;
+        if (column < n) {
+            const double value = change(values[column], column);
+            values[column] = value;
+            zero = value == 0.0;
+        }
+        const uint32_t found = team.ballot(zero);
+        if (team.rank() == 0) zeros.word[first / 32] |= found << (first % 32);
+    }
+}
+
+// Fill the rows and take the smallest value of each from it (step 1).
+template <class Group, class Cost>
+HHRNET_HD void reduce_rows(const Group& group, const Cost& cost_of, double* cost, int n, AssignScratch& s) {
+    const auto team = group.team();
+    for (int row = team.index(); row < n; row += team.count()) {
+        double* values = cost + size_t(row) * n;
+        double smallest = kNoValue;
+        for (int column = team.rank(); column < n; column += team.size()) {
+            values[column] = cost_of(row, column);
+            smallest = least(smallest, values[column]);
+        }
+        smallest = team_least(team, smallest);
+        change_row(team, values, n, s.zeros[row], [&](double value, int) { return value - smallest; });
+    }
+    group.barrier();
 }
 
 // Add the smallest uncovered value to covered rows, then take it from uncovered columns, both where both
 // apply (step 6).
 template <class Group>
 HHRNET_HD void make_zero(const Group& group, double* cost, int n, AssignScratch& s) {
-    for (int row = group.rank(); row < n; row += group.size())
-        s.row_least[row] = s.covered_row[row] ? 9223372036854775807.0
-                                              : least_uncovered(cost + size_t(row) * n, n, s.covered_columns);
+    const auto team = group.team();
+    const ColumnMask covered = s.covered_columns;
+    for (int row = team.index(); row < n; row += team.count()) {
+        const double* values = cost + size_t(row) * n;
+        double smallest = kNoValue;  // of a covered row
+        for (int column = team.rank(); column < n && !s.covered_row[row]; column += team.size())
+            if (!covered.has(column)) smallest = least(smallest, values[column]);
+        smallest = team_least(team, smallest);
+        if (team.rank() == 0) s.row_least[row] = smallest;
+    }
     group.barrier();
-    double smallest = s.row_least[0];
-    for (int row = 1; row < n; ++row) smallest = least(smallest, s.row_least[row]);
-    for (int row = group.rank(); row < n; row += group.size()) {
-        double* values = cost + size_t(row) * n;
+    double smallest = kNoValue;
+    for (int row = team.rank(); row < n; row += team.size()) smallest = least(smallest, s.row_least[row]);
+    smallest = team_least(team, smallest);
+    for (int row = team.index(); row < n; row += team.count()) {
         const double added = s.covered_row[row] ? smallest : 0.0;
-        for (int column = 0; column < n; ++column) {
-            const double taken = s.covered_columns.has(column) ? 0.0 : smallest;
-            values[column] = (values[column] + added) - taken;
-        }
-        find_zeros(values, n, s.zeros[row]);
+        change_row(team, cost + size_t(row) * n, n, s.zeros[row], [&](double value, int column) {
+            const double taken = covered.has(column) ? 0.0 : smallest;
+            return (value + added) - taken;
+        });
     }
     group.barrier();
 }
@@ -185,29 +206,165 @@ HHRNET_HD void complete_stars(int n, AssignScratch& s) {
     }
 }
 
-// Assigns the columns of the n x n matrix `cost`, which is used up, to its rows: s.star_in_row. Ends with a
-// barrier.
+// Steps 2 to 5 by a team with a thread for each row and column. Thread i holds row i and column i; covered
+// rows and columns are bits that all threads have.
+template <class Team>
+class TeamStars {
+  public:
+    HHRNET_HD TeamStars(const Team& team, int n, AssignScratch& s)
+        : team_(team), n_(n), s_(s), zeros_(team.rank() < n ? s.zeros[team.rank()].word[0] : 0u) {}
+
+    HHRNET_HD AssignStep first() {
+        if (!star_at_once()) {
+            for (int row = 0; row < n_; ++row) {
+                const uint32_t free = team_.from(zeros_, row) & ~covered_columns_;
+                if (free == 0) continue;
+                star(row, lowest_bit(free));
+                covered_columns_ |= free & (0u - free);
+            }
+        }
+        return cover() ? AssignStep::done : prime();
+    }
+
+    // Goes on after make_zero.
+    HHRNET_HD AssignStep resume() {
+        const int i = team_.rank();
+        if (i < n_) {
+            in_row_ = s_.star_in_row[i];
+            in_column_ = s_.star_in_column[i];
+            prime_ = s_.prime_in_row[i];
+        }
+        covered_columns_ = s_.covered_columns.word[0];
+        covered_rows_ = team_.ballot(i < n_ && s_.covered_row[i]);
+        return prime();
+    }
+
+    HHRNET_HD void store(AssignStep step) {
+        const int i = team_.rank();
+        if (i < n_) {
+            s_.star_in_row[i] = in_row_;
+            s_.star_in_column[i] = in_column_;
+            s_.prime_in_row[i] = prime_;
+            s_.covered_row[i] = covered_rows_ >> i & 1u;
+        }
+        if (i == 0) {
+            s_.covered_columns.clear();
+            s_.covered_columns.word[0] = covered_columns_;
+            s_.step = step;
+        }
+    }
+
+  private:
+    HHRNET_HD uint32_t all() const { return n_ == 32 ? 0xffffffffu : (1u << n_) - 1u; }
+
+    // The first zero of each row, where these lie in different columns, then what is left for the rows of
+    // zeros only: what row by row would give. False where it is not so simple.
+    HHRNET_HD bool star_at_once() {
+        const int i = team_.rank();
+        const bool some = i < n_ && zeros_ != 0, only = some && zeros_ == all();
+        const uint32_t firsts = some && !only ? zeros_ & (0u - zeros_) : 0u;
+        const uint32_t first_rows = team_.ballot(firsts != 0), zero_rows = team_.ballot(only);
+        uint32_t taken = firsts;
+        for (int mask = team_.size() / 2; mask > 0; mask /= 2) taken |= team_.exchange(taken, mask);
+        const bool in_order = zero_rows == 0 || first_rows < (zero_rows & (0u - zero_rows));
+        if (!in_order || count_bits(taken) != count_bits(first_rows)) return false;
+        uint32_t free = all() & ~taken;
+        if (only)
+            for (uint32_t before = zero_rows & ((1u << i) - 1u); before != 0; before &= before - 1)
+                free &= free - 1;
+        const uint32_t mine = only ? free & (0u - free) : firsts;
+        if (mine != 0) in_row_ = lowest_bit(mine);
+        for (int row = 0; row < n_; ++row) {  // the threads of the columns learn who took them
+            const int column = team_.from(in_row_, row);
+            if (column == i) in_column_ = row;
+        }
+        return true;
+    }
+
+    HHRNET_HD void star(int row, int column) {
+        if (team_.rank() == row) in_row_ = column;
+        if (team_.rank() == column) in_column_ = row;
+    }
+
+    HHRNET_HD bool cover() {
+        covered_rows_ = 0;
+        prime_ = -1;
+        covered_columns_ = team_.ballot(in_column_ >= 0);
+        return covered_columns_ == all();
+    }
+
+    HHRNET_HD void flip(int row, int column) {
+        for (int length = 0; length < n_; ++length) {
+            const int starred = team_.from(in_column_, column);
+            star(row, column);
+            if (starred < 0) return;
+            row = starred;
+            column = clamped(team_.from(prime_, row), 0, n_ - 1);
+        }
+    }
+
+    HHRNET_HD AssignStep prime() {
+        const int i = team_.rank();
+        int row = 0, column = 0;
+        for (int found = 0; found <= n_ * (n_ + 1); ++found) {
+            const uint32_t open = i < n_ && !(covered_rows_ >> i & 1u) ? zeros_ & ~covered_columns_ : 0u;
+            const uint32_t below = open & ((1u << column) - 1u);
+            const uint32_t rows = team_.ballot(open != 0);
+            if (rows == 0) return AssignStep::make_zero;
+            const uint32_t onward = rows >> row << row;
+            row = lowest_bit(onward != 0 ? onward : rows);
+            const int zero = team_.from(highest_bit(below != 0 ? below : open | 1u), row);
+            if (i == row) prime_ = zero;
+            const int star = team_.from(in_row_, row);
+            if (star >= 0) {
+                column = star;
+                covered_rows_ |= 1u << row;
+                covered_columns_ &= ~(1u << star);
+                continue;
+            }
+            flip(row, zero);
+            if (cover()) return AssignStep::done;
+            row = column = 0;
+        }
+        return AssignStep::given_up;
+    }
+
+    const Team& team_;
+    int n_;
+    AssignScratch& s_;
+    uint32_t zeros_;
+    uint32_t covered_rows_ = 0, covered_columns_ = 0;
+    int in_row_ = -1, in_column_ = -1, prime_ = -1;
+};
+
+// Steps 2 to 5, by the first team or, where it is too small, by one thread. Ends with a barrier.
 template <class Group>
-HHRNET_HD void assign(const Group& group, double* cost, int n, AssignScratch& s) {
-    for (int row = group.rank(); row < n; row += group.size()) {
-        double* values = cost + size_t(row) * n;
-        double smallest = values[0];
-        for (int column = 1; column < n; ++column) smallest = least(smallest, values[column]);
-        for (int column = 0; column < n; ++column) values[column] -= smallest;
-        find_zeros(values, n, s.zeros[row]);
+HHRNET_HD void star_zeros(const Group& group, int n, bool first, AssignScratch& s) {
+    const auto team = group.team();
+    if (!Group::single && n <= team.size()) {
+        if (team.index() == 0) {
+            TeamStars stars(team, n, s);
+            stars.store(first ? stars.first() : stars.resume());
+        }
+    } else if (group.rank() == 0) {
+        if (first) first_stars(n, s);
+        s.step = first && cover_stars(n, s) ? AssignStep::done : prime_zeros(n, s);
     }
     group.barrier();
-    if (group.rank() == 0) {
-        first_stars(n, s);
-        s.step = cover_stars(n, s) ? AssignStep::done : prime_zeros(n, s);
-    }
-    group.barrier();
+}
+
+// Assigns the columns of the n x n matrix of cost_of(row, column) to its rows: s.star_in_row. `cost` is
+// scratch for n * n values. Ends with a barrier.
+template <class Group, class Cost>
+HHRNET_HD void assign(const Group& group, const Cost& cost_of, double* cost, int n, AssignScratch& s) {
+    reduce_rows(group, cost_of, cost, n, s);
+    star_zeros(group, n, true, s);
     // Each round covers another row or, n times at most, adds a star.
     for (int round = 0; s.step == AssignStep::make_zero && round < n * (n + 1); ++round) {
         make_zero(group, cost, n, s);
-        if (group.rank() == 0) s.step = prime_zeros(n, s);
-        group.barrier();
+        star_zeros(group, n, false, s);
     }
+    if (s.step == AssignStep::done) return;
     if (group.rank() == 0) complete_stars(n, s);
     group.barrier();
 }

@@ -16,6 +16,7 @@ struct Axis {
     int source, target;
     float scale;
 
+    HHRNET_HD Axis() : Axis(1, 1) {}
     HHRNET_HD Axis(int source_size, int target_size)
         : source(source_size), target(target_size), scale(float(source_size) / float(target_size)) {}
 

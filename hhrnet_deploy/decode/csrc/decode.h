@@ -36,7 +36,7 @@ struct Workspace {
     PeopleBuffers people;
     void* group_memory;
     void* step;  // rows of aggregate; or PeakScratch and live tiles; or GroupScratch; or RefineScratch,
-                 // TilePatches, TileTags
+                 // TilePatches, TileTags and TileReach
     size_t bytes;
 };
 
@@ -45,8 +45,8 @@ constexpr size_t padded(size_t bytes) { return (bytes + 63) / 64 * 64; }
 inline size_t step_bytes(const ImageRequest& r, int tiles) {
     size_t most = padded(sizeof(PeakScratch)) + sizeof(int) * tiles;
     most = greatest(most, sizeof(GroupScratch));
-    most = greatest(
-        most, padded(sizeof(RefineScratch)) + padded(sizeof(TilePatches)) + TileTags::bytes(tiles, r.dims));
+    most = greatest(most, padded(sizeof(RefineScratch)) + padded(sizeof(TilePatches)) +
+                              sizeof(float) * TileTags::floats(tiles, r.dims) + TileReach::bytes(tiles));
     for (int s = 0; s < r.scales; ++s) {
         const ScaleData& scale = r.scale[s];
         most = greatest(most, sizeof(float) * AggregateRows::floats(scale.coarse_width, scale.fine_width));
@@ -116,7 +116,12 @@ inline Projection projection_of(const ImageRequest& r, const Workspace& w) {
     p.width = r.width;
     p.height = r.height;
     for (int s = 0; s < r.scales; ++s)
-        p.scale[s] = {w.heat[s], w.cells[s], r.scale[s].fine_width, r.scale[s].fine_height};
+        p.scale[s] = {w.heat[s],
+                      w.cells[s],
+                      r.scale[s].fine_width,
+                      r.scale[s].fine_height,
+                      Axis(r.scale[s].fine_height, r.height),
+                      Axis(r.scale[s].fine_width, r.width)};
     return p;
 }
 
@@ -134,6 +139,7 @@ inline TagMaps tag_maps_of(const ImageRequest& r, const Workspace& w) {
     maps.coarse_height = s.coarse_height;
     maps.fine_width = s.fine_width;
     maps.fine_height = s.fine_height;
+    maps.fit(r.width, r.height);
     for (int dim = 0; dim < r.dims; ++dim) {
         if (w.tags != nullptr)
             maps.side[dim] = copied_side(w.tags, dim, r.dims, s.coarse_width, s.coarse_height);
@@ -202,14 +208,17 @@ int group_image(const Group& group, const ImageRequest& r, const Workspace& w, c
 template <class Group>
 void refine_all(const Group& group, const ImageRequest& r, const Workspace& w, const Projection& p,
                 const TagMaps& tags, int people) {
-    char* memory = static_cast<char*>(w.step);
-    auto* scratch = reinterpret_cast<RefineScratch*>(memory);
-    auto* patches = reinterpret_cast<TilePatches*>(memory += padded(sizeof(RefineScratch)));
-    const TileTags tiles = TileTags::at(memory + padded(sizeof(TilePatches)), p.tiles(), r.dims);
+    char* step = static_cast<char*>(w.step);
+    auto* scratch = reinterpret_cast<RefineScratch*>(step);
+    auto* patches = reinterpret_cast<TilePatches*>(step += padded(sizeof(RefineScratch)));
+    auto* memory = reinterpret_cast<float*>(step + padded(sizeof(TilePatches)));
+    const TileTags tiles = TileTags::at(memory, p.tiles(), r.dims);
+    const TileReach reach = TileReach::at(memory + TileTags::floats(p.tiles(), r.dims), p.tiles());
     for (int joint = 0; joint < r.joints; ++joint) {
         const Refinement refinement = {
-            p, tags, &w.tables, patches, joint, r.joints, w.bounds + size_t(joint) * p.tiles(), tiles};
-        refine_joint(group, refinement, people, w.people.person_tags, w.people.keypoints, *scratch);
+            p, tags, &w.tables, patches, reach, joint, r.joints, w.bounds + size_t(joint) * p.tiles(), tiles};
+        refine_joint(group, refinement, {0, people}, 1, w.people.person_tags, w.people.keypoints + joint * 3,
+                     scratch);
         group.barrier();
     }
 }

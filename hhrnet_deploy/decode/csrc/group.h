@@ -14,8 +14,10 @@ struct GroupScratch {
     AssignScratch assign;
     float person_tag[kMaxCandidates * kMaxTagDims];  // the tag of each person considered
     int arrived_count[kMaxCandidates];               // how many tags its mean has
+    int person_of[kMaxCandidates];                   // who takes each candidate; -1: starts a person
     int people;
     int match;
+    int clash;
 };
 
 // Scratch of one image; too large for shared memory at M = 100.
@@ -62,10 +64,17 @@ struct Grouping {
     }
 };
 
-HHRNET_HD int count_candidates(const Grouping& g, int joint) {
-    int count = 0;
-    while (count < g.settings.max_people && g.value(joint, count) > g.settings.detection_threshold) ++count;
-    return count;
+// How many of the sorted candidates are above the threshold; each team counts for itself.
+template <class Group>
+HHRNET_HD int count_candidates(const Group& group, const Grouping& g, int joint) {
+    const auto team = group.team();
+    for (int first = 0;; first += team.size()) {
+        const int which = first + team.rank();
+        const bool used =
+            which < g.settings.max_people && g.value(joint, which) > g.settings.detection_threshold;
+        const uint32_t unused = ~team.ballot(used);
+        if (unused != 0 && lowest_bit(unused) < team.size()) return first + lowest_bit(unused);
+    }
 }
 
 // The L2 distance of a candidate from a person's tag, in float64 as np.linalg.norm.
@@ -134,63 +143,124 @@ HHRNET_HD void mean_tags(const Group& group, const Grouping& g, int considered, 
     group.barrier();
 }
 
-// Matching costs: candidates x people, columns of nobody where candidates are more, rows of zeros where
+// The cost of a candidate for a person; columns of nobody where candidates are more, rows of zeros where
 // people are.
-template <class Group>
-HHRNET_HD void fill_costs(const Group& group, const Grouping& g, int joint, int found, int considered,
-                          const GroupScratch& s) {
-    const int n = greatest(found, considered);
-    for (int i = group.rank(); i < n * n; i += group.size()) {
-        const int which = i / n, person = i % n;
-        double cost = which < found ? kNobodyCost : 0.0;
-        if (which < found && person < considered) {
-            cost = tag_distance(g.tag(joint, which), s.person_tag + person * g.dims, g.dims);
-            if (g.settings.use_detection_val) cost = rint(cost) * 100.0 - double(g.value(joint, which));
-        }
-        g.memory.cost[i] = cost;
-    }
-    group.barrier();
+HHRNET_HD double matching_cost(const Grouping& g, int joint, int found, int considered, int which, int person,
+                               const GroupScratch& s) {
+    if (which >= found) return 0.0;
+    if (person >= considered) return kNobodyCost;
+    const double cost = tag_distance(g.tag(joint, which), s.person_tag + person * g.dims, g.dims);
+    return g.settings.use_detection_val ? rint(cost) * 100.0 - double(g.value(joint, which)) : cost;
 }
 
-// One joint type after the first: gives each candidate to a person or starts one with it, in row order.
+// Decides which person takes each candidate of a joint type after the first: s.person_of. Ends with a
+// barrier.
 template <class Group>
-HHRNET_HD void match_joint(const Group& group, const Grouping& g, int joint, int found, GroupScratch& s) {
-    const int considered = least(s.people, g.settings.max_people);
-    if (g.settings.ignore_too_much && considered == g.settings.max_people) return;
+HHRNET_HD void match_joint(const Group& group, const Grouping& g, int joint, int found, int considered,
+                           GroupScratch& s) {
     mean_tags(group, g, considered, s);
-    fill_costs(group, g, joint, found, considered, s);
-    assign(group, g.memory.cost, greatest(found, considered), s.assign);
-    for (int which = 0; which < found; ++which) {
+    const auto cost = [&](int which, int person) {
+        return matching_cost(g, joint, found, considered, which, person, s);
+    };
+    assign(group, cost, g.memory.cost, greatest(found, considered), s.assign);
+    for (int which = group.rank(); which < found; which += group.size()) {
         const int column = s.assign.star_in_row[which];
         const bool accepted =
             column < considered && tag_distance(g.tag(joint, which), s.person_tag + column * g.dims, g.dims) <
                                        g.settings.tag_threshold;
-        if (!accepted) {
+        s.person_of[which] = accepted ? column : -1;
+    }
+    group.barrier();
+}
+
+// Gives the candidates to their persons or starts one, in row order.
+template <class Group>
+HHRNET_HD void place_in_order(const Group& group, const Grouping& g, int joint, int found, GroupScratch& s) {
+    for (int which = 0; which < found; ++which) {
+        const int person = s.person_of[which];
+        if (person < 0) {
             start_person(group, g, joint, which, s);
         } else if (group.rank() == 0) {
-            take_joint(g, column, joint, which, s.arrived_count[column], s);
+            take_joint(g, person, joint, which, s.arrived_count[person], s);
         }
     }
+}
+
+// Whether the key of a candidate that starts a person is that of another person, before or in this step. All
+// threads get the answer, after a barrier.
+template <class Group>
+HHRNET_HD bool keys_clash(const Group& group, const Grouping& g, int joint, int found, GroupScratch& s) {
+    const int others = s.people + found;
+    for (int i = group.rank(); i < found * others; i += group.size()) {
+        const int which = i / others, other = i % others - s.people;
+        if (s.person_of[which] >= 0 || (other >= 0 && (other >= which || s.person_of[other] >= 0))) continue;
+        const float key = other < 0 ? g.memory.keys[other + s.people] : g.tag(joint, other)[0];
+        if (key == g.tag(joint, which)[0]) group.add(&s.clash, 1);
+    }
+    group.barrier();
+    return s.clash > 0;
+}
+
+// What place_in_order does, all candidates at once: they go to different persons unless keys clash. Ends with
+// a barrier.
+template <class Group>
+HHRNET_HD void place_at_once(const Group& group, const Grouping& g, int joint, int found, GroupScratch& s) {
+    const auto new_before = [&](int which) {
+        int count = 0;
+        for (int i = 0; i < which; ++i) count += s.person_of[i] < 0;
+        return count;
+    };
+    const int people = s.people, now = least(people + new_before(found), g.capacity());
+    float *keypoints = g.keypoint(people, 0), *tags = g.joint_tag(people, 0);
+    for (int i = group.rank(); i < (now - people) * g.joints * 3; i += group.size()) keypoints[i] = 0.0f;
+    for (int i = group.rank(); i < (now - people) * g.joints * g.dims; i += group.size()) tags[i] = 0.0f;
+    group.barrier();
+    for (int which = group.rank(); which < found; which += group.size()) {
+        const bool starts = s.person_of[which] < 0;
+        const int person = starts ? least(people + new_before(which), g.capacity() - 1) : s.person_of[which];
+        if (starts) g.memory.keys[person] = g.tag(joint, which)[0];
+        take_joint(g, person, joint, which, starts ? 0 : s.arrived_count[person], s);
+    }
+    if (group.rank() == 0) s.people = now;
+    group.barrier();
+}
+
+// Ends with a barrier.
+template <class Group>
+HHRNET_HD void place_joint(const Group& group, const Grouping& g, int joint, int found, GroupScratch& s) {
+    if constexpr (!Group::single) {
+        if (!keys_clash(group, g, joint, found, s)) {
+            place_at_once(group, g, joint, found, s);
+            return;
+        }
+        group.barrier();
+        if (group.rank() == 0) s.clash = 0;
+    }
+    place_in_order(group, g, joint, found, s);
+    group.barrier();
 }
 
 // Groups all candidates of one image; s.people is their number.
 template <class Group>
 HHRNET_HD void group_people(const Group& group, const Grouping& g, GroupScratch& s) {
     if (group.rank() == 0) {
-        s.people = 0;
+        s.people = s.clash = 0;
         s.match = -1;
     }
     group.barrier();
     for (int i = 0; i < g.joints; ++i) {
         const int joint = clamped(g.order[i], 0, g.joints - 1);
-        const int found = count_candidates(g, joint);
+        const int found = count_candidates(group, g, joint);
         if (found == 0) continue;
-        if (s.people > 0) {
-            match_joint(group, g, joint, found, s);
+        const int considered = least(s.people, g.settings.max_people);
+        if (considered == 0) {
+            for (int which = group.rank(); which < found; which += group.size()) s.person_of[which] = -1;
+            group.barrier();
         } else {
-            for (int which = 0; which < found; ++which) start_person(group, g, joint, which, s);
+            if (g.settings.ignore_too_much && considered == g.settings.max_people) continue;
+            match_joint(group, g, joint, found, considered, s);
         }
-        group.barrier();
+        place_joint(group, g, joint, found, s);
     }
 }
 

@@ -13,4 +13,7 @@ HHRNET_HD float widen(uint16_t half) {
     return float_of(bits | (uint32_t(half & 0x8000u) << 16));
 }
 
+HHRNET_HD float widened(uint16_t half) { return widen(half); }
+HHRNET_HD float widened(float value) { return value; }
+
 HHRNET_END

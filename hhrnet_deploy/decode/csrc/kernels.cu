@@ -18,9 +18,36 @@ namespace {
 
 using namespace hhrnet;
 
-constexpr int kThreads = 256;
+constexpr int kThreads = 512;
 
-// A block. The host side of these functions is never run: templates are compiled for both.
+#ifndef HHRNET_WARP
+#define HHRNET_WARP 32
+#endif
+constexpr unsigned kWholeWarp = 0xffffffffu;
+
+// The host side of these functions is never run: templates are compiled for both.
+#if defined(__CUDA_ARCH__)
+struct Warp {
+    __device__ int rank() const { return int(threadIdx.x) % size(); }
+    __device__ int size() const { return HHRNET_WARP; }
+    __device__ int index() const { return int(threadIdx.x) / size(); }
+    __device__ int count() const { return int(blockDim.x) / size(); }
+    __device__ void barrier() const { __syncwarp(); }
+    template <class T>
+    __device__ T exchange(T value, int mask) const {
+        return __shfl_xor_sync(kWholeWarp, value, mask);
+    }
+    template <class T>
+    __device__ T from(T value, int rank) const {
+        return __shfl_sync(kWholeWarp, value, rank);
+    }
+    __device__ uint32_t ballot(bool value) const { return __ballot_sync(kWholeWarp, value); }
+};
+#else
+using Warp = Solo;
+#endif
+
+// A block; its teams are warps.
 struct Block {
     static constexpr bool single = false;
 #if defined(__CUDA_ARCH__)
@@ -28,24 +55,41 @@ struct Block {
     __device__ int size() const { return int(blockDim.x); }
     __device__ void barrier() const { __syncthreads(); }
     __device__ int add(int* counter, int amount) const { return atomicAdd(counter, amount); }
-    __device__ void raise(unsigned long long* place, unsigned long long value) const {
-        atomicMax(place, value);
+    __device__ unsigned long long raise(unsigned long long* place, unsigned long long value) const {
+        return atomicMax(place, value);
     }
-    __device__ unsigned long long peek(const unsigned long long* place) const {
-        return *static_cast<const volatile unsigned long long*>(place);
-    }
+    __device__ Warp team() const { return {}; }
 #else
     __host__ __device__ int rank() const { return 0; }
     __host__ __device__ int size() const { return 1; }
     __host__ __device__ void barrier() const {}
     __host__ __device__ int add(int*, int) const { return 0; }
-    __host__ __device__ void raise(unsigned long long*, unsigned long long) const {}
-    __host__ __device__ unsigned long long peek(const unsigned long long* place) const { return *place; }
+    __host__ __device__ unsigned long long raise(unsigned long long*, unsigned long long) const { return 0; }
+    __host__ __device__ Warp team() const { return {}; }
 #endif
 };
 
+// What `group` keeps in shared memory where it fits: 17 joints with 30 candidates do.
+constexpr int kStagedCandidates = 640;
+struct StagedGroup {
+    double memory[1792];
+    float value[kStagedCandidates], tag[kStagedCandidates * kMaxTagDims];
+    int index[kStagedCandidates];
+};
+
+__device__ Candidates stage(const Block& block, const Candidates& from, int count, int dims,
+                            StagedGroup& staged) {
+    for (int i = block.rank(); i < count; i += block.size()) {
+        staged.value[i] = from.value[i];
+        staged.index[i] = from.index[i];
+    }
+    for (int i = block.rank(); i < count * dims; i += block.size()) staged.tag[i] = from.tag[i];
+    return {staged.value, staged.index, staged.tag};
+}
+
 static_assert(sizeof(PeakScratch) < 48 * 1024, "peaks has to fit into static shared memory");
-static_assert(sizeof(GroupScratch) < 48 * 1024, "group has to fit into static shared memory");
+static_assert(sizeof(GroupScratch) + sizeof(StagedGroup) < 48 * 1024,
+              "group has to fit into static shared memory");
 
 struct Shape {
     int joints, dims, coarse_height, coarse_width, fine_height, fine_width, height, width;
@@ -60,8 +104,12 @@ struct Shape {
         p.scales = 1;
         p.height = height;
         p.width = width;
-        p.scale[0] = {heat + image * joints * fine_area(), cell_maxima + image * joints * cells(), fine_width,
-                      fine_height};
+        p.scale[0] = {heat + image * joints * fine_area(),
+                      cell_maxima + image * joints * cells(),
+                      fine_width,
+                      fine_height,
+                      Axis(fine_height, height),
+                      Axis(fine_width, width)};
         return p;
     }
     __device__ TagMaps tag_maps(int image, const float* tags) const {
@@ -71,9 +119,10 @@ struct Shape {
         maps.coarse_height = coarse_height;
         maps.fine_width = fine_width;
         maps.fine_height = fine_height;
+        maps.fit(width, height);
         const float* first = tags + image * joints * dims * coarse_area();
-        for (int dim = 0; dim < dims; ++dim)
-            maps.side[dim] = copied_side(first, dim, dims, coarse_width, coarse_height);
+        maps.side[0] = copied_side(first, 0, dims, coarse_width, coarse_height);
+        maps.side[1] = copied_side(first, dims - 1, dims, coarse_width, coarse_height);
         return maps;
     }
 };
@@ -117,7 +166,7 @@ __device__ void aggregate_block(const void* coarse, const void* fine, const void
 }  // namespace
 
 #if HHRNET_WANTS(1)
-extern "C" __global__ void __launch_bounds__(kThreads)
+extern "C" __global__ void __launch_bounds__(kThreads, 2)
     aggregate(const void* coarse, const void* fine, const int* skeleton, int half, int joints,
               int coarse_height, int coarse_width, int fine_height, int fine_width, float* heat, float* tags,
               float* cells, int* unusable) {
@@ -127,7 +176,7 @@ extern "C" __global__ void __launch_bounds__(kThreads)
 #endif
 
 #if HHRNET_WANTS(2)
-extern "C" __global__ void __launch_bounds__(kThreads)
+extern "C" __global__ void __launch_bounds__(kThreads, 2)
     aggregate_flip(const void* coarse, const void* fine, const void* coarse_flipped, const void* fine_flipped,
                    const int* skeleton, int half, int joints, int coarse_height, int coarse_width,
                    int fine_height, int fine_width, float* heat, float* tags, float* cells, int* unusable) {
@@ -137,7 +186,7 @@ extern "C" __global__ void __launch_bounds__(kThreads)
 #endif
 
 #if HHRNET_WANTS(3)
-extern "C" __global__ void __launch_bounds__(kThreads)
+extern "C" __global__ void __launch_bounds__(kThreads, 2)
     peaks(const float* heat, const float* cells, const float* tags, int joints, int dims, int coarse_height,
           int coarse_width, int fine_height, int fine_width, int height, int width, int detection_threshold,
           int nms_kernel, int max_people, float* value, int* index, float* tag, float* bounds, int* live) {
@@ -169,6 +218,7 @@ extern "C" __global__ void __launch_bounds__(kThreads, 1)
           int adjust, int use_detection_val, int ignore_too_much, float* keypoints, float* scores,
           float* joint_tags, float* person_tags, int* count, float* memory) {
     __shared__ GroupScratch scratch;
+    __shared__ StagedGroup staged;
     __shared__ int bad;
     const Block block;
     const int image = int(blockIdx.x), limit = clamped(max_people, 1, kMaxCandidates);
@@ -192,16 +242,20 @@ extern "C" __global__ void __launch_bounds__(kThreads, 1)
                                use_detection_val,
                                ignore_too_much};
     const size_t places = size_t(image) * joints * limit;
-    const Candidates candidates = {const_cast<float*>(value) + places, const_cast<int*>(index) + places,
-                                   const_cast<float*>(tag) + places * dims};
+    Candidates candidates = {const_cast<float*>(value) + places, const_cast<int*>(index) + places,
+                             const_cast<float*>(tag) + places * dims};
+    if (joints * limit <= kStagedCandidates)
+        candidates = stage(block, candidates, joints * limit, dims, staged);
     const PeopleBuffers people = {keypoints + places * joints * 3, scores + places,
                                   joint_tags + places * joints * dims, person_tags + places * dims,
                                   count + image};
-    const size_t floats = (GroupMemory::bytes(joints, limit, dims) + 7) / 8 * 2;  // its costs are float64
-    const Grouping grouping = {
-        settings,   joints, dims,
-        width,      height, skeleton + joints,
-        candidates, people, GroupMemory::at(memory + image * floats, joints, limit, dims)};
+    const size_t bytes = GroupMemory::bytes(joints, limit, dims),
+                 floats = (bytes + 7) / 8 * 2;  // float64 costs
+    void* own = bytes <= sizeof staged.memory ? static_cast<void*>(staged.memory) : memory + image * floats;
+    const Grouping grouping = {settings,   joints, dims,
+                               width,      height, skeleton + joints,
+                               candidates, people, GroupMemory::at(own, joints, limit, dims)};
+    block.barrier();
     group_people(block, grouping, scratch);
     const int found = scratch.people;
     score_people(block, grouping, found);
@@ -213,36 +267,38 @@ extern "C" __global__ void __launch_bounds__(kThreads, 1)
 #endif
 
 #if HHRNET_WANTS(5)
-extern "C" __global__ void __launch_bounds__(kThreads)
+extern "C" __global__ void __launch_bounds__(kThreads, 1)
     refine(const float* heat, const float* tags, const float* bounds, const float* grouped,
            const float* person_tags, const int* count, int joints, int dims, int coarse_height,
            int coarse_width, int fine_height, int fine_width, int height, int width, int max_people,
            float* keypoints, float* memory) {
     __shared__ RefineScratch scratch;
     const Block block;
-    const int joint = int(blockIdx.x), image = int(blockIdx.y),
-              limit = clamped(max_people, 1, kMaxCandidates);
+    const int joint = int(blockIdx.x), image = int(blockIdx.y), part = int(blockIdx.z),
+              parts = int(gridDim.z), limit = clamped(max_people, 1, kMaxCandidates);
     const Shape shape = {joints, dims, coarse_height, coarse_width, fine_height, fine_width, height, width};
     const Projection projection = shape.projection(image, heat, heat);  // cells are not looked at
     const TagMaps maps = shape.tag_maps(image, tags);
     const int people = clamped(count[image], 0, joints * limit), tiles = projection.tiles();
     const size_t first = size_t(image) * joints * limit, channel = size_t(image) * joints + joint;
-    for (int i = block.rank(); i < people * 3; i += block.size()) {
-        const size_t place = ((first + i / 3) * joints + joint) * 3 + i % 3;
-        keypoints[place] = grouped[place];
-    }
+    for (int i = part + block.rank() * parts; i < people; i += block.size() * parts)
+        for (int value = 0; value < 3; ++value) {
+            const size_t place = ((first + i) * joints + joint) * 3 + value;
+            keypoints[place] = grouped[place];
+        }
     block.barrier();
-    const size_t floats = TileTags::bytes(tiles, dims) / 4;
-    const Refinement refinement = {projection,
-                                   maps,
-                                   nullptr,
-                                   nullptr,
-                                   joint,
-                                   joints,
-                                   const_cast<float*>(bounds) + channel * tiles,
-                                   TileTags::at(memory + channel * floats, tiles, dims)};
-    refine_joint(block, refinement, people, person_tags + first * dims, keypoints + first * joints * 3,
-                 scratch);
+    const Refinement refinement = {
+        projection,
+        maps,
+        nullptr,
+        nullptr,
+        {},
+        joint,
+        joints,
+        const_cast<float*>(bounds) + channel * tiles,
+        TileTags::at(memory + (channel * parts + part) * TileTags::floats(tiles, dims), tiles, dims)};
+    refine_joint(block, refinement, {part, people}, parts, person_tags + first * dims,
+                 keypoints + (first * joints + joint) * 3, &scratch);
 }
 #endif
 

@@ -1,6 +1,7 @@
 // Shapes, limits and views of the buffers that the steps share.
 #pragma once
 
+#include "bilinear.h"
 #include "half.h"
 #include "interface.h"
 #include "platform.h"
@@ -12,6 +13,10 @@ constexpr int kTile = 16;      // side of a tile that is searched or skipped as 
 constexpr int kMaxReach = 15;  // half of the largest peak window (31)
 constexpr float kLargestValue = 1e12f;
 
+struct Span {
+    int begin, end;  // end is exclusive
+};
+
 // One (C, H, W) output of the network for one image.
 struct Head : HeadData {
     HHRNET_HD Head(const HeadData& data) : HeadData(data) {}
@@ -21,6 +26,25 @@ struct Head : HeadData {
         return half ? widen(static_cast<const uint16_t*>(data)[offset])
                     : static_cast<const float*>(data)[offset];
     }
+};
+
+// Value by value: nvcc would keep both in slow memory to choose one by its address.
+HHRNET_HD Head either(bool first, const Head& a, const Head& b) {
+    return Head({first ? a.data : b.data, first ? a.channel_stride : b.channel_stride,
+                 first ? a.row_stride : b.row_stride, first ? a.half : b.half});
+}
+
+// One channel of it; T is float or, for float16, uint16_t.
+template <class T>
+struct Plane {
+    const T* data;
+    int row_stride;
+
+    HHRNET_HD Plane(const Head& head, int channel)
+        : data(static_cast<const T*>(head.data) + channel * head.channel_stride),
+          row_stride(int(head.row_stride)) {}
+
+    HHRNET_HD float at(int y, int x) const { return widened(data[y * row_stride + x]); }
 };
 
 // The network's outputs for one image at one scale.
@@ -37,6 +61,7 @@ struct HeatMap {
     const float* heat;
     const float* cells;
     int width, height;
+    Axis rows, columns;  // to the grid
 
     HHRNET_HD int cells_wide() const { return ceil_div(width, kCell); }
     HHRNET_HD int cells_high() const { return ceil_div(height, kCell); }
@@ -61,6 +86,18 @@ struct TagMaps {
     TagSide side[kMaxTagDims];
     int dims;
     int coarse_width, coarse_height, fine_width, fine_height;
+    Axis fine_rows, fine_columns;  // from coarse to fine
+    Axis grid_rows, grid_columns;  // from fine to the grid
+
+    HHRNET_HD void fit(int grid_width, int grid_height) {
+        fine_rows = Axis(coarse_height, fine_height);
+        fine_columns = Axis(coarse_width, fine_width);
+        grid_rows = Axis(fine_height, grid_height);
+        grid_columns = Axis(fine_width, grid_width);
+    }
+
+    // Without an index that only the running program knows: nvcc would keep the array in slow memory.
+    HHRNET_HD TagSide of(int dim) const { return dim == 0 ? side[0] : side[1]; }
 };
 
 // Tags as aggregate copies them: (K, L, coarse_height, coarse_width), channels already exchanged by the flip

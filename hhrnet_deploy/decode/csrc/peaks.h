@@ -19,10 +19,11 @@ HHRNET_HD bool better(const Peak& a, const Peak& b) {
 }
 
 constexpr int kPending = 2 * kTile * kTile;
+constexpr int kPatches = 16 * 22 * 22;  // 16 teams with windows up to 7; fewer at once with larger ones
 
 // What a group shares while it looks for the peaks of one joint (shared memory on the GPU).
 struct PeakScratch {
-    float patch[kPatch * kPatch];
+    float patch[kPatches];
     Peak kept[kMaxCandidates];
     Peak next[kMaxCandidates];
     Peak pending[kPending];
@@ -90,26 +91,35 @@ struct TileWindow {
     }
 };
 
+// `patch` has rows of area.width values here.
 HHRNET_HD bool is_window_maximum(const float* patch, const PatchArea& area, int reach, int y, int x) {
-    const float value = patch[y * kPatch + x];
+    const float value = patch[y * area.width + x];
     for (int v = greatest(y - reach, 0); v <= least(y + reach, area.height - 1); ++v)
         for (int u = greatest(x - reach, 0); u <= least(x + reach, area.width - 1); ++u)
-            if (patch[v * kPatch + u] > value) return false;
+            if (patch[v * area.width + u] > value) return false;
     return true;
 }
 
-// Appends the tile's peaks to the pending ones.
-template <class Group>
-HHRNET_HD void test_tile(const Group& group, const PeakSearch& search, const TileWindow& w, PeakScratch& s) {
-    const int wide = w.columns.end - w.columns.begin, count = (w.rows.end - w.rows.begin) * wide;
-    for (int i = group.rank(); i < count; i += group.size()) {
-        const int y = w.rows.begin + i / wide, x = w.columns.begin + i % wide;
-        const Peak peak = {s.patch[(y - w.patch.y0) * kPatch + x - w.patch.x0],
-                           y * search.projection.width + x};
-        if (!worth_keeping(search, s, peak)) continue;
-        if (!is_window_maximum(s.patch, w.patch, search.reach, y - w.patch.y0, x - w.patch.x0)) continue;
-        s.pending[group.add(&s.pending_count, 1)] = peak;
+// A team appends the tile's peaks to the pending ones, which count on where there is no room for more.
+template <class Group, class Team>
+HHRNET_HD void test_tile(const Group& group, const Team& team, const PeakSearch& search, int tile,
+                         float* patch, PeakScratch& s) {
+    const TileWindow w(search.projection, tile, search.reach);
+    const PatchArea& area = w.patch;
+    HHRNET_UNROLL
+    for (AreaWalk at(team.rank(), area.width); at.y < area.height; at.step(team.size()))
+        patch[at.y * area.width + at.x] =
+            sample_heat(search.projection, search.joint, area.y0 + at.y, area.x0 + at.x);
+    team.barrier();
+    const int high = w.rows.end - w.rows.begin;
+    for (AreaWalk at(team.rank(), w.columns.end - w.columns.begin); at.y < high; at.step(team.size())) {
+        const int y = w.rows.begin + at.y - area.y0, x = w.columns.begin + at.x - area.x0;
+        const Peak peak = {patch[y * area.width + x], (area.y0 + y) * search.projection.width + area.x0 + x};
+        if (!worth_keeping(search, s, peak) || !is_window_maximum(patch, area, search.reach, y, x)) continue;
+        const int place = group.add(&s.pending_count, 1);
+        if (place < kPending) s.pending[place] = peak;
     }
+    team.barrier();
 }
 
 // The same by one thread, with the window's maximum made separably; returns the tile's largest heat.
@@ -160,29 +170,60 @@ HHRNET_HD void bound_tiles(const Group& group, const PeakSearch& search, float* 
     group.barrier();
 }
 
+// Whether a tile may hold a candidate that is better than those kept.
+HHRNET_HD bool worth_a_look(const PeakSearch& search, const PeakScratch& s, float bound) {
+    return s.kept_count < search.limit || !(bound < s.kept[search.limit - 1].value);
+}
+
+// Tile by tile; the group of one keeps each tile's largest heat in the place of its bound.
+HHRNET_HD void search_tiles(const SingleThread& group, const PeakSearch& search, float* bounds,
+                            const int* live, PeakScratch& s) {
+    for (int i = 0; i < s.live_count; ++i) {
+        const int tile = live[i];
+        if (!worth_a_look(search, s, bounds[tile])) continue;
+        const TileWindow window(search.projection, tile, search.reach);
+        fill_patch(search.projection, search.joint, window.patch, s.patch);
+        bounds[tile] = test_tile_rows(search, window, s);
+        if (s.pending_count > 0) merge_pending(group, search.limit, s);
+    }
+}
+
+// A tile for each team at a time. Ends with a barrier.
+template <class Group>
+HHRNET_HD void search_tiles(const Group& group, const PeakSearch& search, float* bounds, const int* live,
+                            PeakScratch& s) {
+    const auto team = group.team();
+    const int side = kTile + 2 * search.reach, room = kPatches / (side * side);
+    const int teams = least(room, team.count()), live_count = s.live_count;
+    float* patch = s.patch + team.index() * side * side;
+    for (int first = 0; first < live_count; first += teams) {
+        const int pending = s.pending_count, i = first + team.index();
+        group.barrier();
+        if (team.index() < teams && i < live_count && worth_a_look(search, s, bounds[live[i]]))
+            test_tile(group, team, search, live[i], patch, s);
+        group.barrier();
+        if (s.pending_count <= kPending / 2) continue;
+        const bool overfull = s.pending_count > kPending;
+        group.barrier();
+        if (overfull && group.rank() == 0) s.pending_count = pending;  // what came since did not all fit
+        group.barrier();
+        merge_pending(group, search.limit, s);
+        for (int tile = first; overfull && tile < least(first + teams, live_count); ++tile) {
+            if (team.index() == 0) test_tile(group, team, search, live[tile], patch, s);
+            group.barrier();
+            merge_pending(group, search.limit, s);
+        }
+    }
+    merge_pending(group, search.limit, s);
+}
+
 // Finds the candidates of one joint: `bounds` and `live` have one place per tile; the candidates end up in
 // s.kept.
 template <class Group>
 HHRNET_HD void find_peaks(const Group& group, const PeakSearch& search, float* bounds, int* live,
                           PeakScratch& s) {
     bound_tiles(group, search, bounds, live, s);
-    const int live_count = s.live_count;
-    for (int i = 0; i < live_count; ++i) {
-        const int tile = live[i];
-        if (s.kept_count == search.limit && bounds[tile] < s.kept[search.limit - 1].value) continue;
-        const TileWindow window(search.projection, tile, search.reach);
-        fill_patch(group, search.projection, search.joint, window.patch, s.patch);
-        group.barrier();
-        if constexpr (Group::single) {
-            bounds[tile] = test_tile_rows(search, window, s);
-        } else {
-            test_tile(group, search, window, s);
-        }
-        group.barrier();
-        if (s.pending_count > kPending - kTile * kTile || (Group::single && s.pending_count > 0))
-            merge_pending(group, search.limit, s);
-    }
-    merge_pending(group, search.limit, s);
+    search_tiles(group, search, bounds, live, s);
 }
 
 // Writes the candidates of one joint; places beyond their number hold zeros.
@@ -194,13 +235,13 @@ HHRNET_HD void write_candidates(const Group& group, const PeakSearch& search, co
         const bool used = i < s.kept_count;
         out.value[first + i] = used ? s.kept[i].value : 0.0f;
         out.index[first + i] = used ? s.kept[i].index : 0;
-        for (int dim = 0; dim < tags.dims; ++dim) {
-            float* tag = out.tag + size_t(first + i) * tags.dims + dim;
-            const int index = used ? s.kept[i].index : 0;
-            *tag = used ? sample_tag(tags, search.joint, dim, width, search.projection.height, index / width,
-                                     index % width)
-                        : 0.0f;
-        }
+    }
+    for (int i = group.rank(); i < search.limit * tags.dims; i += group.size()) {
+        const int which = i / tags.dims, index = which < s.kept_count ? s.kept[which].index : 0;
+        float* tag = out.tag + size_t(first) * tags.dims + i;
+        *tag = which < s.kept_count
+                   ? sample_tag(tags, search.joint, i % tags.dims, index / width, index % width)
+                   : 0.0f;
     }
 }
 

@@ -12,6 +12,14 @@
 #define HHRNET_HD inline
 #endif
 
+#if defined(__CUDACC__)
+#define HHRNET_UNROLL _Pragma("unroll 4")
+#define HHRNET_ROLLED _Pragma("unroll 1")
+#else
+#define HHRNET_UNROLL
+#define HHRNET_ROLLED
+#endif
+
 // No two pointers to the same memory, on the host. On a GPU it would also say that the kernel itself never
 // writes there: nvcc may then read through the cache that does not see what other threads have just written.
 #if defined(__CUDA_ARCH__)

@@ -29,40 +29,40 @@ HHRNET_HD float value_of(PlaceKey key) {
 
 HHRNET_HD int index_of(PlaceKey key) { return int(0xffffffffu - uint32_t(key)); }
 
-// What a group shares while it refines one joint.
-struct RefineScratch {
-    PlaceKey seed, best;
-    int live_count;
-};
-
 // What one thread keeps of the tile it searches.
 struct TilePatches {
     float heat[kTile * kPatch], tags[kTile * kPatch], values[kTile * kPatch];
 };
 
-// Scratch of one joint, one place per tile (and tag side).
+// Scratch of one joint, one place per tile.
 struct TileTags {
     float *low, *high;  // (L, tiles): the range of the tags
-    float* rounded;     // (tiles): the least rounded distance to the person's tag
-    float* reachable;   // (tiles): the largest value
-    int* live;          // (tiles): the tiles left to search
 
-    HHRNET_HD static size_t bytes(int tiles, int dims) {
-        return sizeof(float) * tiles * (2 * dims + 2) + sizeof(int) * tiles;
+    HHRNET_HD static size_t floats(int tiles, int dims) { return size_t(tiles) * 2 * dims; }
+    HHRNET_HD static TileTags at(float* memory, int tiles, int dims) {
+        return {memory, memory + size_t(tiles) * dims};
     }
-    HHRNET_HD static TileTags at(void* memory, int tiles, int dims) {
-        float* low = static_cast<float*>(memory);
-        float* high = low + size_t(tiles) * dims;
-        float* rounded = high + size_t(tiles) * dims;
-        return {low, high, rounded, rounded + tiles, reinterpret_cast<int*>(rounded + 2 * size_t(tiles))};
+};
+
+// What the group of one keeps beside it, one place per tile.
+struct TileReach {
+    float* rounded;    // the least rounded distance to the person's tag
+    float* reachable;  // the largest value
+    int* live;         // the tiles left to search
+
+    static size_t bytes(int tiles) { return (2 * sizeof(float) + sizeof(int)) * tiles; }
+    static TileReach at(void* memory, int tiles) {
+        float* rounded = static_cast<float*>(memory);
+        return {rounded, rounded + tiles, reinterpret_cast<int*>(rounded + 2 * size_t(tiles))};
     }
 };
 
 struct Refinement {
     const Projection& projection;
     const TagMaps& tags;
-    const TileTables* tables;  // these two for one thread
+    const TileTables* tables;  // these three for one thread
     TilePatches* patches;
+    TileReach reach;
     int joint, joints;
     float* bounds;  // the heat bound of every tile
     TileTags tiles;
@@ -70,7 +70,7 @@ struct Refinement {
     HHRNET_HD float distance(const float* person_tag, int y, int x) const {
         float squared = 0.0f;
         for (int dim = 0; dim < tags.dims; ++dim) {
-            const float tag = sample_tag(tags, joint, dim, projection.width, projection.height, y, x);
+            const float tag = sample_tag(tags, joint, dim, y, x);
             const float difference = tag - person_tag[dim];
             squared = squared + difference * difference;
         }
@@ -82,10 +82,11 @@ struct Refinement {
 HHRNET_HD void bound_tags(const Refinement& r, int tile, int dim) {
     const TagMaps& t = r.tags;
     const Projection& p = r.projection;
-    const Span rows = tag_span(t.coarse_height, t.fine_height, p.height, tile / p.tiles_wide(), false);
-    const Span columns = tag_span(t.coarse_width, t.fine_width, p.width, tile % p.tiles_wide(), dim == 1);
-    const float* map = t.side[dim].joint(r.joint);
-    const long stride = t.side[dim].row_stride;
+    const Span rows = tag_span(t.fine_rows, t.grid_rows, tile / p.tiles_wide(), false);
+    const Span columns = tag_span(t.fine_columns, t.grid_columns, tile % p.tiles_wide(), dim == 1);
+    const TagSide side = t.of(dim);
+    const float* map = side.joint(r.joint);
+    const long stride = side.row_stride;
     float low = map[rows.begin * stride + columns.begin], high = low;
     for (int y = rows.begin; y < rows.end; ++y)
         for (int x = columns.begin; x < columns.end; ++x) {
@@ -123,59 +124,74 @@ HHRNET_HD void bound_all_tags(const Group& group, const Refinement& r) {
     }
 }
 
-// Bounds every tile for one person's tag: no rounded distance is smaller, no heat - round(distance) is
-// larger.
-template <class Group>
-HHRNET_HD void bound_places(const Group& group, const Refinement& r, const float* person_tag) {
+// The bound of a tile for a person's tag: no rounded distance is smaller.
+HHRNET_HD float nearest_tag(const Refinement& r, const float* person_tag, int tile) {
     const int tiles = r.projection.tiles();
-    float *HHRNET_RESTRICT rounded = r.tiles.rounded, *HHRNET_RESTRICT reachable = r.tiles.reachable;
+    float squared = 0.0f;
+    for (int dim = 0; dim < r.tags.dims; ++dim) {
+        const float low = r.tiles.low[size_t(dim) * tiles + tile],
+                    high = r.tiles.high[size_t(dim) * tiles + tile], tag = person_tag[dim];
+        const float outside = greatest(greatest(low - tag, tag - high), 0.0f);
+        squared = squared + outside * outside;
+    }
+    return rintf(sqrtf(squared) * (1.0f - kMargin));
+}
+
+// The same of every tile, and that no heat - round(distance) is larger, by one thread.
+inline void bound_places(const Refinement& r, const float* person_tag) {
+    const int tiles = r.projection.tiles();
+    float *HHRNET_RESTRICT rounded = r.reach.rounded, *HHRNET_RESTRICT reachable = r.reach.reachable;
     const float* HHRNET_RESTRICT bounds = r.bounds;
     for (int dim = 0; dim < r.tags.dims; ++dim) {
         const float* HHRNET_RESTRICT low = r.tiles.low + size_t(dim) * tiles;
         const float* HHRNET_RESTRICT high = r.tiles.high + size_t(dim) * tiles;
         const float tag = person_tag[dim];
-        for (int tile = group.rank(); tile < tiles; tile += group.size()) {
+        for (int tile = 0; tile < tiles; ++tile) {
             const float outside = greatest(greatest(low[tile] - tag, tag - high[tile]), 0.0f);
             const float before = dim == 0 ? 0.0f : rounded[tile];
             rounded[tile] = before + outside * outside;
         }
     }
-    for (int tile = group.rank(); tile < tiles; tile += group.size()) {
+    for (int tile = 0; tile < tiles; ++tile) {
         rounded[tile] = rintf(sqrtf(rounded[tile]) * (1.0f - kMargin));
         reachable[tile] = bounds[tile] - rounded[tile];
     }
 }
 
-// Raises s.best by one pixel, unless its heat cannot reach `limit`, the best value known to this thread.
-template <class Group>
-HHRNET_HD void try_pixel(const Group& group, const Refinement& r, const float* person_tag, float heat,
-                         float nearest, int y, int x, float& limit, RefineScratch& s) {
+// Raises `best` by one pixel, unless its heat cannot reach it. Before the first place `best` is NaN as a
+// value: it compares false.
+HHRNET_HD void try_pixel(const Refinement& r, const float* person_tag, float heat, float nearest, int y,
+                         int x, PlaceKey& best) {
+    const float limit = value_of(best);
     if (heat - nearest < limit) return;
     const float value = heat - rintf(r.distance(person_tag, y, x));
     if (value < limit) return;
-    limit = value;
-    group.raise(&s.best, place_key(value, y * r.projection.width + x));
+    best = greatest(best, place_key(value, y * r.projection.width + x));
 }
 
-// Raises s.best by the pixels of one tile.
-template <class Group>
-HHRNET_HD void search_tile(const Group& group, const Refinement& r, const float* person_tag, int tile,
-                           RefineScratch& s) {
+// Raises `best`, which other teams may be raising, to the best place of a tile, by a team; its value after
+// that.
+template <class Group, class Team>
+HHRNET_HD PlaceKey search_tile(const Group& group, const Team& team, const Refinement& r,
+                               const float* person_tag, int tile, PlaceKey& shared) {
+    PlaceKey best = team.from(team.rank() == 0 ? group.raise(&shared, 0) : 0, 0);
+    const float nearest = nearest_tag(r, person_tag, tile);
+    if (r.bounds[tile] - nearest < value_of(best)) return best;
     const PatchArea area = TileWindow(r.projection, tile, 0).patch;
-    float limit = value_of(group.peek(&s.best));  // NaN before the first place: compares false
-    for (int i = group.rank(); i < area.height * area.width; i += group.size()) {
-        const int y = area.y0 + i / area.width, x = area.x0 + i % area.width;
-        const float heat = sample_heat(r.projection, r.joint, y, x);
-        try_pixel(group, r, person_tag, heat, r.tiles.rounded[tile], y, x, limit, s);
+    for (AreaWalk at(team.rank(), area.width); at.y < area.height; at.step(team.size())) {
+        const int y = area.y0 + at.y, x = area.x0 + at.x;
+        try_pixel(r, person_tag, sample_heat(r.projection, r.joint, y, x), nearest, y, x, best);
     }
+    best = team_greatest(team, best);
+    if (team.rank() == 0) group.raise(&shared, best);
+    return best;
 }
 
 // heat - round(distance) of a whole patch, in patches.values; false where tags have to be sampled one by one.
 inline bool fill_values(const Refinement& r, const float* person_tag, const PatchArea& area) {
-    const Projection& p = r.projection;
     TilePatches& s = *r.patches;
     for (int dim = 0; dim < r.tags.dims; ++dim) {
-        if (!fill_tag_patch(r.tags, r.joint, dim, p.width, p.height, area, s.tags)) return false;
+        if (!fill_tag_patch(r.tags, r.joint, dim, area, s.tags)) return false;
         const float tag = person_tag[dim];
         for (int y = 0; y < area.height; ++y) {
             const float* __restrict__ tags = s.tags + y * kPatch;
@@ -203,74 +219,80 @@ inline int count_reaching(const float* patch, const PatchArea& area, float neare
 
 // search_tile by one thread: the tile's largest heat replaces its bound, tags come patch by patch where many
 // are needed.
-inline void search_patch(const SingleThread& group, const Refinement& r, const float* person_tag, int tile,
-                         RefineScratch& s) {
+inline PlaceKey search_patch(const Refinement& r, const float* person_tag, int tile, PlaceKey best) {
     constexpr int kFew = 8;
     const PatchArea area = TileWindow(r.projection, tile, 0).patch;
-    const float nearest = r.tiles.rounded[tile];
+    const float nearest = r.reach.rounded[tile], limit = value_of(best);
     const TilePatches& patches = *r.patches;
-    float limit = value_of(s.best);
     fill_patch(r.projection, r.joint, area, r.patches->heat);
     r.bounds[tile] = patch_maximum(patches.heat, area.height, area.width);
-    if (r.bounds[tile] - nearest < limit) return;
+    if (r.bounds[tile] - nearest < limit) return best;
     const bool many = count_reaching(patches.heat, area, nearest, limit) > kFew;
     if (many && fill_values(r, person_tag, area)) {
-        const float best = patch_maximum(patches.values, area.height, area.width);
-        for (int i = 0; !(best < limit) && i < area.height * area.width; ++i) {
+        const float largest = patch_maximum(patches.values, area.height, area.width);
+        for (int i = 0; !(largest < limit) && i < area.height * area.width; ++i) {
             const int y = i / area.width, x = i % area.width;
-            if (patches.values[y * kPatch + x] != best) continue;
-            group.raise(&s.best, place_key(best, (area.y0 + y) * r.projection.width + area.x0 + x));
-            return;
+            if (patches.values[y * kPatch + x] != largest) continue;
+            return greatest(best, place_key(largest, (area.y0 + y) * r.projection.width + area.x0 + x));
         }
-        return;
+        return best;
     }
     for (int i = 0; i < area.height * area.width; ++i) {
         const int y = i / area.width, x = i % area.width;
-        try_pixel(group, r, person_tag, patches.heat[y * kPatch + x], nearest, area.y0 + y, area.x0 + x,
-                  limit, s);
+        try_pixel(r, person_tag, patches.heat[y * kPatch + x], nearest, area.y0 + y, area.x0 + x, best);
     }
+    return best;
 }
 
-template <class Group>
-HHRNET_HD void search(const Group& group, const Refinement& r, const float* person_tag, int tile,
-                      RefineScratch& s) {
-    if constexpr (Group::single) {
-        search_patch(group, r, person_tag, tile, s);
-    } else {
-        search_tile(group, r, person_tag, tile, s);
-    }
-}
-
-// The best place of the joint for one person's tag; leaves it in s.best. Ends with a barrier.
-template <class Group>
-HHRNET_HD void find_place(const Group& group, const Refinement& r, const float* person_tag,
-                          RefineScratch& s) {
+// The best place of the joint for one person's tag, by one thread.
+inline PlaceKey find_place(const Refinement& r, const float* person_tag) {
     const int tiles = r.projection.tiles();
-    const float* reachable = r.tiles.reachable;
-    if (group.rank() == 0) {
-        s.seed = s.best = 0;
-        s.live_count = 0;
-    }
-    bound_places(group, r, person_tag);
-    group.barrier();
-    int seed = group.rank();
-    for (int tile = group.rank(); tile < tiles; tile += group.size())
+    const float* reachable = r.reach.reachable;
+    bound_places(r, person_tag);
+    int seed = 0, live = 0;
+    for (int tile = 1; tile < tiles; ++tile)
         if (reachable[tile] > reachable[seed]) seed = tile;
-    if (seed < tiles) group.raise(&s.seed, place_key(reachable[seed], seed));
-    group.barrier();
-    seed = index_of(s.seed);
-    search(group, r, person_tag, seed, s);
-    group.barrier();
-    const float found = value_of(s.best);
-    for (int tile = group.rank(); tile < tiles; tile += group.size())
-        if (reachable[tile] >= found && tile != seed) r.tiles.live[group.add(&s.live_count, 1)] = tile;
-    group.barrier();
-    const int live = s.live_count;
-    for (int i = 0; i < live; ++i) {
-        const int tile = r.tiles.live[i];
-        if (reachable[tile] >= value_of(group.peek(&s.best))) search(group, r, person_tag, tile, s);
+    PlaceKey best = search_patch(r, person_tag, seed, 0);
+    for (int tile = 0; tile < tiles; ++tile)
+        if (reachable[tile] >= value_of(best) && tile != seed) r.reach.live[live++] = tile;
+    for (int i = 0; i < live; ++i)
+        if (reachable[r.reach.live[i]] >= value_of(best))
+            best = search_patch(r, person_tag, r.reach.live[i], best);
+    return best;
+}
+
+constexpr int kSearchers = 32;  // the most teams of a group that search side by side
+constexpr int kTasks = 2048;
+
+// What a group shares while it refines one joint.
+struct RefineScratch {
+    PlaceKey best[kSearchers];  // of the person that each team took
+    int tasks[kTasks];          // tiles left to search: tile * kSearchers + team
+    int count;
+};
+
+// The tile where the joint may be best for a person's tag, by a team.
+template <class Team>
+HHRNET_HD int most_promising(const Team& team, const Refinement& r, const float* person_tag) {
+    PlaceKey most = 0;
+    HHRNET_UNROLL
+    for (int tile = team.rank(); tile < r.projection.tiles(); tile += team.size())
+        most = greatest(most, place_key(r.bounds[tile] - nearest_tag(r, person_tag, tile), tile));
+    return index_of(team_greatest(team, most));
+}
+
+// Searches the most promising tile for a person and lists the others that may hold a better place.
+template <class Group, class Team>
+HHRNET_HD void begin_search(const Group& group, const Team& team, const Refinement& r,
+                            const float* person_tag, RefineScratch& s) {
+    const int tiles = r.projection.tiles(), seed = most_promising(team, r, person_tag);
+    const float found = value_of(search_tile(group, team, r, person_tag, seed, s.best[team.index()]));
+    HHRNET_UNROLL
+    for (int tile = team.rank(); tile < tiles; tile += team.size()) {
+        if (tile == seed || !(r.bounds[tile] - nearest_tag(r, person_tag, tile) >= found)) continue;
+        const int place = group.add(&s.count, 1);
+        if (place < kTasks) s.tasks[place] = tile * kSearchers + team.index();
     }
-    group.barrier();
 }
 
 HHRNET_HD void fill_keypoint(const Refinement& r, int index, float* keypoint) {
@@ -285,25 +307,59 @@ HHRNET_HD void fill_keypoint(const Refinement& r, int index, float* keypoint) {
     keypoint[2] = heat;
 }
 
-// Fills one joint type of every person that misses it.
+// The same by one thread and, below, by a group, a person for each team and then all tiles left for all
+// teams.
+HHRNET_HD void refine_people(const SingleThread&, const Refinement& r, const Span& part, int,
+                             const float* person_tags, float* keypoints, RefineScratch*) {
+    for (int person = part.begin; person < part.end; ++person) {
+        float* keypoint = keypoints + size_t(person) * r.joints * 3;
+        if (keypoint[2] != 0.0f) continue;
+        fill_keypoint(r, index_of(find_place(r, person_tags + size_t(person) * r.tags.dims)), keypoint);
+    }
+}
+
 template <class Group>
-HHRNET_HD void refine_joint(const Group& group, const Refinement& r, int people, const float* person_tags,
-                            float* keypoints, RefineScratch& s) {
-    const int dims = r.tags.dims;
-    const auto keypoint_of = [&](int person) {
-        return keypoints + (size_t(person) * r.joints + r.joint) * 3;
-    };
-    int first = 0;
-    while (first < people && keypoint_of(first)[2] != 0.0f) ++first;
-    if (first == people) return;
+HHRNET_HD void refine_people(const Group& group, const Refinement& r, const Span& part, int step,
+                             const float* person_tags, float* keypoints, RefineScratch* scratch) {
+    RefineScratch& s = *scratch;
+    const auto team = group.team();
+    const int teams = least(team.count(), kSearchers);
+    const auto tag_of = [&](int person) { return person_tags + size_t(person) * r.tags.dims; };
+    for (int first = part.begin; first < part.end; first += teams * step) {
+        const int person = first + team.index() * step;
+        float* keypoint = keypoints + size_t(person) * r.joints * 3;
+        const bool takes = team.index() < teams && person < part.end && keypoint[2] == 0.0f;
+        if (group.rank() == 0) s.count = 0;
+        if (team.rank() == 0 && team.index() < teams) s.best[team.index()] = 0;
+        group.barrier();
+        if (takes) begin_search(group, team, r, tag_of(person), s);
+        group.barrier();
+        const int count = s.count;
+        if (count <= kTasks) {
+            for (int i = team.index(); i < count; i += team.count()) {
+                const int owner = s.tasks[i] % kSearchers, tile = s.tasks[i] / kSearchers;
+                search_tile(group, team, r, tag_of(first + owner * step), tile, s.best[owner]);
+            }
+        } else if (takes) {  // the list is too short
+            for (int tile = 0; tile < r.projection.tiles(); ++tile)
+                search_tile(group, team, r, tag_of(person), tile, s.best[team.index()]);
+        }
+        group.barrier();
+        if (takes && team.rank() == 0) fill_keypoint(r, index_of(s.best[team.index()]), keypoint);
+    }
+}
+
+// Fills one joint type of people `part`, every step-th, that miss it; `keypoints` are the joint's of the
+// first.
+template <class Group>
+HHRNET_HD void refine_joint(const Group& group, const Refinement& r, Span part, int step,
+                            const float* person_tags, float* keypoints, RefineScratch* scratch) {
+    const auto has = [&](int person) { return keypoints[size_t(person) * r.joints * 3 + 2] != 0.0f; };
+    while (part.begin < part.end && has(part.begin)) part.begin += step;
+    if (part.begin >= part.end) return;
     bound_all_tags(group, r);
     group.barrier();
-    for (int person = first; person < people; ++person) {
-        float* keypoint = keypoint_of(person);
-        if (keypoint[2] != 0.0f) continue;
-        find_place(group, r, person_tags + size_t(person) * dims, s);
-        if (group.rank() == 0) fill_keypoint(r, index_of(s.best), keypoint);
-    }
+    refine_people(group, r, part, step, person_tags, keypoints, scratch);
 }
 
 HHRNET_END

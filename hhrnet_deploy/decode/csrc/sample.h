@@ -20,8 +20,7 @@ HHRNET_HD float sample_heat(const Projection& p, int joint, int y, int x) {
     float total = 0.0f;
     for (int s = 0; s < p.scales; ++s) {
         const HeatMap& map = p.scale[s];
-        const Axis rows(map.height, p.height), columns(map.width, p.width);
-        const float value = interpolate(map.joint(joint), map.width, rows.at(y), columns.at(x));
+        const float value = interpolate(map.joint(joint), map.width, map.rows.at(y), map.columns.at(x));
         total = s == 0 ? value : total + value;
     }
     return p.scales == 1 ? total : total / float(p.scales);
@@ -29,16 +28,15 @@ HHRNET_HD float sample_heat(const Projection& p, int joint, int y, int x) {
 
 // A tag is interpolated twice: coarse to fine, in the mirrored image's own frame for side 1, then fine to the
 // grid.
-HHRNET_HD float sample_tag(const TagMaps& t, int joint, int dim, int grid_width, int grid_height, int y,
-                           int x) {
-    const float* map = t.side[dim].joint(joint);
-    const Axis to_fine_rows(t.coarse_height, t.fine_height), to_fine_columns(t.coarse_width, t.fine_width);
-    const Source row = Axis(t.fine_height, grid_height).at(y), column = Axis(t.fine_width, grid_width).at(x);
-    const Source upper = to_fine_rows.at(row.index0), lower = to_fine_rows.at(row.index1);
+HHRNET_HD float sample_tag(const TagMaps& t, int joint, int dim, int y, int x) {
+    const TagSide side = t.of(dim);
+    const float* map = side.joint(joint);
+    const Source row = t.grid_rows.at(y), column = t.grid_columns.at(x);
+    const Source upper = t.fine_rows.at(row.index0), lower = t.fine_rows.at(row.index1);
     const int last = t.fine_width - 1;
-    const Source left = to_fine_columns.at(dim == 0 ? column.index0 : last - column.index0);
-    const Source right = to_fine_columns.at(dim == 0 ? column.index1 : last - column.index1);
-    const long stride = t.side[dim].row_stride;
+    const Source left = t.fine_columns.at(dim == 0 ? column.index0 : last - column.index0);
+    const Source right = t.fine_columns.at(dim == 0 ? column.index1 : last - column.index1);
+    const long stride = side.row_stride;
     return blend(row.weight0,
                  blend(column.weight0, interpolate(map, stride, upper, left), column.weight1,
                        interpolate(map, stride, upper, right)),
@@ -65,13 +63,29 @@ struct PatchArea {
     int y0, x0, height, width;
 };
 
+// Goes through an area row by row in steps of a team, without divisions.
+struct AreaWalk {
+    int y = 0, x, width;
+
+    HHRNET_HD AreaWalk(int rank, int area_width) : x(rank), width(area_width) { settle(); }
+    HHRNET_HD void step(int size) {
+        x += size;
+        settle();
+    }
+
+  private:
+    HHRNET_HD void settle() {
+        for (; x >= width; x -= width) ++y;
+    }
+};
+
 // The heat of a patch, by one thread; rows of the patch are kPatch apart.
 inline void fill_patch(const Projection& p, int joint, const PatchArea& area, float* patch) {
     float memory[2][kPatch];
     for (int s = 0; s < p.scales; ++s) {
         const HeatMap& map = p.scale[s];
         const float* heat = map.joint(joint);
-        const Axis rows(map.height, p.height), columns(map.width, p.width);
+        const Axis &rows = map.rows, &columns = map.columns;
         RollingRows projected(memory[0], memory[1], [&](int row, float* out) {
             project_row(columns, {heat + size_t(row) * map.width, 0}, area.x0, area.width, out);
         });
@@ -91,22 +105,19 @@ constexpr int kFinePart = 2 * kTile + 2;  // columns of fine that are worth resi
 
 // The tags of a patch at most kTile wide, by one thread; false where the grid is so much smaller than fine
 // that pixels are better sampled one by one.
-inline bool fill_tag_patch(const TagMaps& t, int joint, int dim, int grid_width, int grid_height,
-                           const PatchArea& area, float* patch) {
-    const Axis to_fine_rows(t.coarse_height, t.fine_height), to_fine_columns(t.coarse_width, t.fine_width);
-    const Axis to_grid_rows(t.fine_height, grid_height), to_grid_columns(t.fine_width, grid_width);
-    const int first = to_grid_columns.at(area.x0).index0;
-    const int count = to_grid_columns.at(area.x0 + area.width - 1).index1 + 1 - first;
+inline bool fill_tag_patch(const TagMaps& t, int joint, int dim, const PatchArea& area, float* patch) {
+    const int first = t.grid_columns.at(area.x0).index0;
+    const int count = t.grid_columns.at(area.x0 + area.width - 1).index1 + 1 - first;
     if (count > kFinePart) return false;
     const float* map = t.side[dim].joint(joint);
     float raised_memory[2][kFinePart], fine[kFinePart], projected_memory[2][kTile];
     const int mirrored_first = t.fine_width - first - count;
     RollingRows raised(raised_memory[0], raised_memory[1], [&](int row, float* out) {
         const RowPart from = {map + row * t.side[dim].row_stride, 0};
-        project_row(to_fine_columns, from, dim == 0 ? first : mirrored_first, count, out);
+        project_row(t.fine_columns, from, dim == 0 ? first : mirrored_first, count, out);
     });
     RollingRows projected(projected_memory[0], projected_memory[1], [&](int row, float* out) {
-        const Source source = to_fine_rows.at(row);
+        const Source source = t.fine_rows.at(row);
         const float* upper = raised.at(source.index0);
         blend_rows(source, upper, raised.at(source.index1), count, false, fine);
         for (int x = 0; dim == 1 && x < count / 2; ++x) {
@@ -114,10 +125,10 @@ inline bool fill_tag_patch(const TagMaps& t, int joint, int dim, int grid_width,
             fine[x] = fine[count - 1 - x];
             fine[count - 1 - x] = swapped;
         }
-        project_row(to_grid_columns, {fine, first}, area.x0, area.width, out);
+        project_row(t.grid_columns, {fine, first}, area.x0, area.width, out);
     });
     for (int y = 0; y < area.height; ++y) {
-        const Source row = to_grid_rows.at(area.y0 + y);
+        const Source row = t.grid_rows.at(area.y0 + y);
         const float* upper = projected.at(row.index0);
         blend_rows(row, upper, projected.at(row.index1), area.width, false, patch + y * kPatch);
     }
@@ -133,20 +144,6 @@ inline float patch_maximum(const float* patch, int height, int width) {
     float largest = columns[0];
     for (int x = 1; x < kTile; ++x) largest = greatest(largest, columns[x]);
     return largest;
-}
-
-// fill_patch by a group; the caller puts the barrier.
-template <class Group>
-HHRNET_HD void fill_patch(const Group& group, const Projection& p, int joint, const PatchArea& area,
-                          float* patch) {
-    if constexpr (Group::single) {
-        fill_patch(p, joint, area, patch);
-    } else {
-        for (int i = group.rank(); i < area.height * area.width; i += group.size()) {
-            const int y = i / area.width, x = i % area.width;
-            patch[y * kPatch + x] = sample_heat(p, joint, area.y0 + y, area.x0 + x);
-        }
-    }
 }
 
 HHRNET_END

@@ -11,10 +11,6 @@ HHRNET_BEGIN
 
 constexpr float kMargin = 0x1p-20f;
 
-struct Span {
-    int begin, end;  // end is exclusive
-};
-
 // The grid pixels of tile `index` along an axis of `size` pixels.
 HHRNET_HD Span tile_span(int index, int size) { return {index * kTile, least((index + 1) * kTile, size)}; }
 
@@ -36,8 +32,8 @@ HHRNET_HD float heat_bound(const Projection& p, int joint, int tile) {
     float total = 0.0f;
     for (int s = 0; s < p.scales; ++s) {
         const HeatMap& map = p.scale[s];
-        const Span rows = cell_span(source_span(Axis(map.height, p.height), tile_span(row, p.height)));
-        const Span columns = cell_span(source_span(Axis(map.width, p.width), tile_span(column, p.width)));
+        const Span rows = cell_span(source_span(map.rows, tile_span(row, p.height)));
+        const Span columns = cell_span(source_span(map.columns, tile_span(column, p.width)));
         const float* cells = map.joint_cells(joint);
         const int wide = map.cells_wide();
         float largest = cells[rows.begin * wide + columns.begin];
@@ -50,10 +46,10 @@ HHRNET_HD float heat_bound(const Projection& p, int joint, int tile) {
 }
 
 // The coarse rows (or columns) that the tags of a tile are interpolated from.
-HHRNET_HD Span tag_span(int coarse, int fine, int grid, int tile, bool mirrored) {
-    Span span = source_span(Axis(fine, grid), tile_span(tile, grid));
-    if (mirrored) span = mirrored_span(span, fine);
-    return source_span(Axis(coarse, fine), span);
+HHRNET_HD Span tag_span(const Axis& to_fine, const Axis& to_grid, int tile, bool mirrored) {
+    Span span = source_span(to_grid, tile_span(tile, to_grid.target));
+    if (mirrored) span = mirrored_span(span, to_fine.target);
+    return source_span(to_fine, span);
 }
 
 // ---------------------------------------------------------------------------------- one thread, row by row
@@ -71,7 +67,7 @@ struct TileTables {
 
 inline void fill_tables(const Projection& p, const TagMaps& t, const TileTables& tables) {
     for (int s = 0; s < p.scales; ++s) {
-        const Axis rows(p.scale[s].height, p.height), columns(p.scale[s].width, p.width);
+        const Axis &rows = p.scale[s].rows, &columns = p.scale[s].columns;
         for (int i = 0; i < p.tiles_high(); ++i)
             tables.cells[s].rows[i] = cell_span(source_span(rows, tile_span(i, p.height)));
         for (int i = 0; i < p.tiles_wide(); ++i)
@@ -79,9 +75,9 @@ inline void fill_tables(const Projection& p, const TagMaps& t, const TileTables&
     }
     for (int dim = 0; dim < t.dims; ++dim) {
         for (int i = 0; i < p.tiles_high(); ++i)
-            tables.tags[dim].rows[i] = tag_span(t.coarse_height, t.fine_height, p.height, i, false);
+            tables.tags[dim].rows[i] = tag_span(t.fine_rows, t.grid_rows, i, false);
         for (int i = 0; i < p.tiles_wide(); ++i)
-            tables.tags[dim].columns[i] = tag_span(t.coarse_width, t.fine_width, p.width, i, dim == 1);
+            tables.tags[dim].columns[i] = tag_span(t.fine_columns, t.grid_columns, i, dim == 1);
     }
 }
 

@@ -31,7 +31,7 @@ def _architectures() -> list[str]:
 def _declared() -> dict[str, list[tuple[str, str]]]:
     """(type, name) of every argument of every kernel, in the order of kernels.cu."""
     source = (CSRC / "kernels.cu").read_text()
-    found = re.findall(r'extern "C" __global__ void __launch_bounds__\(kThreads(?:, 1)?\)\s+(\w+)\(([^)]*)\)', source)
+    found = re.findall(r'extern "C" __global__ void __launch_bounds__\(kThreads(?:, \d)?\)\s+(\w+)\(([^)]*)\)', source)
     return {
         name: [tuple(argument.replace("const ", "").rsplit(" ", 1)) for argument in re.split(r",\s*", arguments)]
         for name, arguments in found
@@ -73,7 +73,7 @@ def test_grids_and_shapes_are_positive_whole_numbers() -> None:
 def test_the_memory_of_group_and_refine_is_what_the_headers_carve() -> None:
     costs, arrived, keys = 30 * 30 * 8, 30 * 17 * 2 * 4, 30 * 17 * 4
     assert launch_table.group_memory_floats(DIMS) * 4 >= costs + arrived + keys
-    assert np.prod(launch_table.REFINE_MEMORY.shape(DIMS)) == 2 * 17 * (2 * 2 + 3) * DIMS.tiles
+    assert np.prod(launch_table.REFINE_MEMORY.shape(DIMS)) == 2 * 17 * 4 * 2 * 2 * DIMS.tiles
 
 
 def test_an_engine_can_hold_every_buffer_but_those_of_the_warp() -> None:

@@ -45,7 +45,7 @@ def test_a_group_of_threads_finds_the_same_people_without_a_race(build, threads:
     run(build("thread_team", "thread"), threads, 30, threads)
 
 
-@pytest.mark.parametrize("threads", [1, 8])
+@pytest.mark.parametrize("threads", [1, 8, 32])
 def test_the_kernels_shells_find_the_same_people_without_a_race(build, threads: int) -> None:
     run(build("kernels_on_host", "thread"), threads, 30, threads)
 

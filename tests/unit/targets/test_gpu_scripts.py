@@ -86,33 +86,3 @@ def test_the_benchmark_measures_what_its_tables_show(scripts: Any, tiny_onnx: Pa
     rounding = 0.06 / row["network_only"] + 0.001  # one decimal of the rate, three of the ratio
     assert row["ratio"] == pytest.approx(row["images_per_second"] / row["network_only"], abs=rounding)
     assert "| 64x64 |" in table([row])
-
-
-# As racecheck of CUDA 13 prints them; the first two are the race that is meant, with and without a header in between.
-RACES = """
-========= COMPUTE-SANITIZER
-========= Warning: Race reported between Read access at Block::peek(const unsigned long long *)+0x40 in {peek}
-=========     and Write access at Block::raise(unsigned long long *)+0x90 in {raised} [8 hazards]
-=========
-========= Warning: Race reported between Write access at atomicMax+0x9 in sm_32_atomic_functions.hpp:80
-=========     and Read access at refine+0x40 in {peek} [4 hazards]
-=========
-========= Error: Race reported between Write access at group+0x40 in /src/group.h:77
-=========     and Read access at refine+0x40 in {peek} [4 hazards]
-========= RACECHECK SUMMARY: 3 hazards displayed (1 error, 2 warnings)
-"""
-
-
-def test_only_the_race_that_is_meant_is_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(GPU))
-    from sanitizer_log import KERNELS, is_meant, races
-
-    lines = KERNELS.read_text(encoding="utf-8").splitlines()
-    (peek,) = (number for number, line in enumerate(lines, 1) if "volatile" in line)
-    (raised,) = (number for number, line in enumerate(lines, 1) if "atomicMax(" in line)
-    log = RACES.format(peek=f"/src/kernels.cu:{peek}", raised=f"/src/kernels.cu:{raised}")
-    found = races(log)
-    assert [len(accesses) for accesses in found] == [2, 2, 2]
-    assert [is_meant(accesses) for accesses in found] == [True, True, False]
-    assert not is_meant(["Read access at refine+0x40"])
-    assert races("========= RACECHECK SUMMARY: 0 hazards displayed (0 errors, 0 warnings)") == []

@@ -25,7 +25,7 @@ from test_trt_contract import ROOT, bindings, missing, stub_libraries
 import hhrnet_deploy.decode
 from hhrnet_deploy.config import DecodeConfig
 from hhrnet_deploy.data.synth_cache import cache_folder
-from hhrnet_deploy.decode.launch_table import KERNELS, Dims, scalar_values
+from hhrnet_deploy.decode.launch_table import KERNELS, THREADS, Dims, scalar_values
 from hhrnet_deploy.decode.plugin_ops import HEADS, OPS, PEOPLE, SKELETON_TENSOR, chain
 from hhrnet_deploy.errors import HHRNetError
 from hhrnet_deploy.targets.trt_plugin_launch import KernelLauncher
@@ -81,7 +81,7 @@ def test_quick_plugins_resolve_and_launch_the_kernels_of_the_table(version: str,
     ops = drive(version, "quick", ptx, tmp_path)
     assert ops.keys() == OPS.keys()
     for name, made in ops.items():
-        assert (made["kernel"], made["block"]) == (name, [256, 1, 1])
+        assert (made["kernel"], made["block"]) == (name, [THREADS, 1, 1])
         assert made["bytes"] == (ptx / f"{name}.ptx").stat().st_size
         assert made["symbolic"] > 0
 
@@ -167,7 +167,7 @@ def test_a_launch_reaches_the_driver_in_the_order_of_the_table() -> None:
     )
     given = [2**40 + 1, 2, 3, *range(-5, len(kernel.scalars) - 5), *range(2**41, 2**41 + len(kernel.outputs))]
     KernelLauncher(driver, b"fatbin").launch(kernel, (7, 8, 9), given, 2**42)
-    assert calls == [([7, 8, 9, 256, 1, 1, 0], 2**42, given)]
+    assert calls == [([7, 8, 9, THREADS, 1, 1, 0], 2**42, given)]
     driver.cuLaunchKernel = lambda *_: 700
     with pytest.raises(HHRNetError, match="cuLaunchKernel returned error 700 for the kernel peaks"):
         KernelLauncher(driver, b"fatbin").launch(kernel, (1, 1, 1), given, 0)

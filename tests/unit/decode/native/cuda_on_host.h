@@ -2,8 +2,7 @@
 // threads: the shells' index arithmetic and barriers are tested without a GPU.
 #pragma once
 
-#include <pthread.h>
-
+#include <atomic>
 #include <cstdint>
 #include <cstring>
 #include <functional>
@@ -23,17 +22,38 @@ struct Dim {
 
 inline thread_local Dim threadIdx, blockIdx;
 inline Dim blockDim, gridDim;
-inline pthread_barrier_t block_barrier;
 
-inline void __syncthreads() { pthread_barrier_wait(&block_barrier); }
+// Threads wait here for each other; far cheaper than the system's for waits this short.
+class Meeting {
+  public:
+    void expect(unsigned count) { count_ = count; }
+    void wait() {
+        const unsigned round = round_.load(std::memory_order_acquire);
+        if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == count_) {
+            arrived_.store(0, std::memory_order_relaxed);
+            round_.store(round + 1, std::memory_order_release);
+        } else {
+            while (round_.load(std::memory_order_acquire) == round) std::this_thread::yield();
+        }
+    }
+
+  private:
+    unsigned count_ = 1;
+    std::atomic<unsigned> arrived_{0}, round_{0};
+};
+inline Meeting block_meeting;
+
+inline void __syncthreads() { block_meeting.wait(); }
 inline int __clz(int value) { return value == 0 ? 32 : __builtin_clz(unsigned(value)); }
+inline int __popc(unsigned value) { return __builtin_popcount(value); }
 inline int atomicAdd(int* place, int value) { return __atomic_fetch_add(place, value, __ATOMIC_RELAXED); }
 inline int atomicOr(int* place, int value) { return __atomic_fetch_or(place, value, __ATOMIC_RELAXED); }
-inline void atomicMax(unsigned long long* place, unsigned long long value) {
+inline unsigned long long atomicMax(unsigned long long* place, unsigned long long value) {
     unsigned long long seen = __atomic_load_n(place, __ATOMIC_RELAXED);
     while (seen < value &&
            !__atomic_compare_exchange_n(place, &seen, value, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
     }
+    return seen;
 }
 inline float __int_as_float(int bits) {
     float value;
@@ -47,20 +67,44 @@ inline double __hiloint2double(int high, int low) {
     return value;
 }
 
-// Volatile reads are single loads on the GPU; with --param tsan-distinguish-volatile=1 ThreadSanitizer calls
-// these for them, and they report nothing.
-extern "C" {
-void __tsan_volatile_read8(void*) {}
-void __tsan_volatile_read4(void*) {}
-void __tsan_volatile_write8(void*) {}
-void __tsan_volatile_write4(void*) {}
+// A warp: threads that hand each other eight bytes at a time.
+#define HHRNET_WARP int(warp_size)
+inline unsigned warp_size;
+
+struct HostWarp {
+    Meeting meeting;
+    uint64_t slots[32];
+};
+inline HostWarp warps[32];
+
+inline void __syncwarp() { warps[threadIdx.x / warp_size].meeting.wait(); }
+template <class T>
+T __shfl_sync(unsigned, T value, int rank) {
+    HostWarp& warp = warps[threadIdx.x / warp_size];
+    std::memcpy(&warp.slots[threadIdx.x % warp_size], &value, sizeof value);
+    __syncwarp();
+    std::memcpy(&value, &warp.slots[unsigned(rank) % warp_size], sizeof value);
+    __syncwarp();
+    return value;
+}
+template <class T>
+T __shfl_xor_sync(unsigned all, T value, int mask) {
+    return __shfl_sync(all, value, int(threadIdx.x % warp_size) ^ mask);
+}
+inline unsigned __ballot_sync(unsigned all, bool value) {
+    unsigned votes = unsigned(value) << threadIdx.x % warp_size;
+    for (int mask = int(warp_size) / 2; mask > 0; mask /= 2) votes |= __shfl_xor_sync(all, votes, mask);
+    return votes;
 }
 
-// Runs `kernel` for every block of `grid`, `threads` threads each.
-inline void launch(Dim grid, int threads, const std::function<void()>& kernel) {
+// Runs `kernel` for every block of `grid`, `threads` threads each, a power of two, in warps of at most
+// `widest`.
+inline void launch(Dim grid, int threads, const std::function<void()>& kernel, int widest = 32) {
+    warp_size = unsigned(threads < widest ? threads : widest);
+    for (HostWarp& warp : warps) warp.meeting.expect(warp_size);
+    block_meeting.expect(unsigned(threads));
     gridDim = grid;
     blockDim = {unsigned(threads), 1, 1};
-    pthread_barrier_init(&block_barrier, nullptr, unsigned(threads));
     std::vector<std::thread> block;
     for (unsigned rank = 0; rank < unsigned(threads); ++rank)
         block.emplace_back([&, rank] {
@@ -74,5 +118,4 @@ inline void launch(Dim grid, int threads, const std::function<void()>& kernel) {
                     }
         });
     for (std::thread& thread : block) thread.join();
-    pthread_barrier_destroy(&block_barrier);
 }

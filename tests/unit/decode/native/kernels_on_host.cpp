@@ -68,7 +68,7 @@ static Output run_kernels(const Batch& batch, int threads) {
     const ScaleData& s = r.scale[0];
     const Settings& set = r.settings;
     const int n = int(batch.images.size()), k = r.joints, l = r.dims, m = set.max_people,
-              bands = ceil_div(s.fine_height, 32);
+              bands = ceil_div(s.fine_height, 8), parts = (n + 7) / n;
     const int ch = s.coarse_height, cw = s.coarse_width, fh = s.fine_height, fw = s.fine_width, h = r.height,
               w = r.width;
     const size_t channels = size_t(n) * k, tiles = size_t(ceil_div(h, kTile)) * ceil_div(w, kTile),
@@ -81,7 +81,7 @@ static Output run_kernels(const Batch& batch, int threads) {
          bounds = garbage<float>(channels * tiles);
     auto grouped = garbage<float>(places * k * 3), person_tags = garbage<float>(places * l);
     auto group_memory = garbage<float>(size_t(n) * 2 * (m * m + (m * k * l + m * k + 1) / 2));
-    auto refine_memory = garbage<float>(channels * (2 * l + 3) * tiles);
+    auto refine_memory = garbage<float>(channels * unsigned(parts) * 2 * l * tiles);
     Output out = {garbage<float>(places * k * 3), garbage<float>(places), garbage<float>(places * k * l),
                   garbage<int>(size_t(n))};
     std::vector<int> skeleton(batch.images[0].flip_index);
@@ -111,7 +111,7 @@ static Output run_kernels(const Batch& batch, int threads) {
               out.joint_tags.data(), person_tags.data(), out.count.data(), group_memory.data());
     });
     if (!set.refine) return out;
-    launch(joint_grid, threads, [&] {
+    launch({unsigned(k), unsigned(n), unsigned(parts)}, threads, [&] {
         refine(heat.data(), tags.data(), bounds.data(), grouped.data(), person_tags.data(), out.count.data(),
                k, l, ch, cw, fh, fw, h, w, m, out.keypoints.data(), refine_memory.data());
     });

@@ -21,15 +21,14 @@ struct TeamMember {
     int size() const { return size_; }
     void barrier() const { pthread_barrier_wait(barrier_); }
     int add(int* counter, int amount) const { return __atomic_fetch_add(counter, amount, __ATOMIC_RELAXED); }
-    void raise(unsigned long long* place, unsigned long long value) const {
+    unsigned long long raise(unsigned long long* place, unsigned long long value) const {
         unsigned long long seen = __atomic_load_n(place, __ATOMIC_RELAXED);
         while (seen < value &&
                !__atomic_compare_exchange_n(place, &seen, value, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
         }
+        return seen;
     }
-    unsigned long long peek(const unsigned long long* place) const {
-        return __atomic_load_n(place, __ATOMIC_RELAXED);
-    }
+    Solo team() const { return {rank_, size_}; }
 };
 
 static void decode_as_member(const TeamMember& member, const ImageRequest& r, const Workspace& w,

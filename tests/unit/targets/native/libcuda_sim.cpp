@@ -415,7 +415,7 @@ int cuLaunchKernel(void* function, unsigned x, unsigned y, unsigned z, unsigned 
     }
     bool fits = false;
     auto run = kernel_of(static_cast<const char*>(function), data, size, {x, y, z}, &fits);
-    return fits && threads == 256 ? enqueue(stream, {run, nullptr}) : int(kInvalidValue);
+    return fits && threads == 512 ? enqueue(stream, {run, nullptr}) : int(kInvalidValue);
 }
 
 int cuStreamBeginCapture_v2(void* handle, int) {
