@@ -107,7 +107,7 @@ class _Lines:
         began, before = self._first
         if progress <= before:
             return "time left unknown"
-        minutes = (now - began) * (1 - progress) / (progress - before) / 60
+        minutes = (now - began) * max(1 - progress, 0) / (progress - before) / 60
         return f"{minutes / 60:.1f} h left" if minutes >= 90 else f"{minutes:.0f} min left"
 
 

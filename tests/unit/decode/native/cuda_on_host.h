@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
 #include <functional>
 #include <thread>
@@ -97,10 +98,10 @@ inline unsigned __ballot_sync(unsigned all, bool value) {
     return votes;
 }
 
-// Runs `kernel` for every block of `grid`, `threads` threads each, a power of two, in warps of at most
-// `widest`.
-inline void launch(Dim grid, int threads, const std::function<void()>& kernel, int widest = 32) {
-    warp_size = unsigned(threads < widest ? threads : widest);
+// Runs `kernel` for every block of `grid`, `threads` threads each, a power of two.
+inline void launch(Dim grid, int threads, const std::function<void()>& kernel) {
+    if ((threads & (threads - 1)) != 0) std::abort();
+    warp_size = unsigned(threads < 32 ? threads : 32);
     for (HostWarp& warp : warps) warp.meeting.expect(warp_size);
     block_meeting.expect(unsigned(threads));
     gridDim = grid;
