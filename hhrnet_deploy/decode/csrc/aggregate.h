@@ -248,18 +248,15 @@ HHRNET_HD float merge_column(const ScaleHeads& in, const Axis& rows, const Axis&
     return largest;
 }
 
-// Checks rows `part` of a channel and copies them to `out` (tags) unless that is nullptr.
-template <class T, class Group>
-HHRNET_HD int copy_part(const Group& group, const Head& head, int channel, int width, const Span& part,
-                        float* out) {
-    const Plane<T> plane(head, channel);
+// Checks a row of a channel and copies it to `out` (tags) unless that is nullptr.
+template <class T, class Team>
+HHRNET_HD int copy_row(const Team& team, const Plane<T>& plane, int y, int width, float* out) {
     int bad = 0;
-    for (int y = part.begin; y < part.end; ++y)
-        for (int x = group.rank(); x < width; x += group.size()) {
-            const float value = plane.at(y, x);
-            bad |= unusable(value);
-            if (out != nullptr) out[y * width + x] = value;
-        }
+    for (int x = team.rank(); x < width; x += team.size()) {
+        const float value = plane.at(y, x);
+        bad |= unusable(value);
+        if (out != nullptr) out[y * width + x] = value;
+    }
     return bad;
 }
 
@@ -276,8 +273,8 @@ HHRNET_HD int copy_coarse(const Group& group, const ScaleHeads& in, int joint, i
                   row = rows.begin + i % count;  // heat, tags; the same of the mirrored image
         const Head head = either(kind < 2, in.coarse, in.coarse_flipped);
         float* out = kind % 2 == 0 ? nullptr : kind == 1 ? tags : mirrored_tags;
-        bad |= copy_part<T>(team, head, kind % 2 * in.joints + (kind < 2 ? joint : flipped_joint),
-                            in.coarse_width, {row, row + 1}, out);
+        const Plane<T> plane(head, kind % 2 * in.joints + (kind < 2 ? joint : flipped_joint));
+        bad |= copy_row(team, plane, row, in.coarse_width, out);
     }
     return bad;
 }

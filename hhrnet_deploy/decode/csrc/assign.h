@@ -55,7 +55,6 @@ struct AssignScratch {
         prime_in_row[kMaxCandidates];  // -1: none
     double row_least[kMaxCandidates];
     AssignStep step;
-    int rounds;
 };
 
 // Star the first zero of each row whose column has none yet (munkres step 2).

@@ -20,12 +20,6 @@ struct Span {
 // One (C, H, W) output of the network for one image.
 struct Head : HeadData {
     HHRNET_HD Head(const HeadData& data) : HeadData(data) {}
-
-    HHRNET_HD float at(int channel, int y, int x) const {
-        const long offset = channel * channel_stride + y * row_stride + x;
-        return half ? widen(static_cast<const uint16_t*>(data)[offset])
-                    : static_cast<const float*>(data)[offset];
-    }
 };
 
 // Value by value: nvcc would keep both in slow memory to choose one by its address.
