@@ -162,7 +162,9 @@ def test_batches_pad_people_and_normalise_like_the_graph(tmp_path: Path) -> None
 def test_packed_targets_are_the_same_numbers_on_the_device(tmp_path: Path) -> None:
     samples = _set(write_people(tmp_path, 5), targets={"exact": True}, geometry={})
     examples = [_example(samples, number) for number in range(5)]
-    packed = collate([*examples]).targets  # type: ignore[union-attr]
+    batch = collate([*examples])
+    assert isinstance(batch, Batch)
+    packed = batch.targets
     targets = packed.to(torch.device("cpu"))
     for name in ("coarse_heat", "fine_heat", "coarse_mask", "fine_mask"):
         expected = np.stack([getattr(example, name) for example in examples])
