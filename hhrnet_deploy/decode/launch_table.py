@@ -21,7 +21,7 @@ from hhrnet_deploy.config import DecodeConfig
 
 THREADS = 512
 ROWS_PER_BAND = 8
-REFINE_BLOCKS = 8
+BLOCKS_PER_JOINT = 8
 CELL = 4
 TILE = 16
 
@@ -61,8 +61,8 @@ class Dims:
 
     @property
     def parts(self) -> Any:
-        """Blocks that share the people of one joint in ``refine``: few images alone do not fill a card."""
-        return (self.images + (REFINE_BLOCKS - 1)) // self.images
+        """Blocks that share a joint, tiles in ``peaks``, people in ``refine``: few images alone do not fill a card."""
+        return (self.images + (BLOCKS_PER_JOINT - 1)) // self.images
 
     @property
     def tiles(self) -> Any:
@@ -105,7 +105,10 @@ def scalar_values(dims: Dims, config: DecodeConfig, *, half: bool) -> dict[str, 
     low, high = struct.unpack("<ii", struct.pack("<d", config.tag_threshold))
     names = ("joints", "dims", "coarse_height", "coarse_width", "fine_height", "fine_width", "height", "width")
     return {
-        **{name: getattr(dims, name) for name in (*names, "max_people", "bands", "source_height", "source_width")},
+        **{
+            name: getattr(dims, name)
+            for name in (*names, "max_people", "bands", "parts", "source_height", "source_width")
+        },
         "half": int(half),
         "detection_threshold": float_bits(floor_to_float32(config.detection_threshold)),
         "tag_threshold_low": low,
@@ -131,11 +134,11 @@ def float_bits(value: np.float32) -> int:
 def group_memory_floats(dims: Dims) -> Any:
     """float32 places that ``group`` needs per image, an even number.
 
-    They hold the costs (M, M) as float64, which an engine's tensors cannot be, the tags that arrived (M, K, L) and the
-    keys of all people (M, K).
+    They hold the costs (M, M) as float64, which an engine's tensors cannot be, the tags of one dimension that arrived
+    (M, K), the keys of all people (M, K) and the merged candidates: value, index (K, M) and tag (K, M, L). With two
+    dimensions no tags are kept, so that it is five values for each place either way.
     """
-    floats = dims.capacity * dims.dims + dims.capacity
-    return 2 * (dims.max_people * dims.max_people + _ceil_div(floats, 2))
+    return 2 * (dims.max_people * dims.max_people + _ceil_div(dims.capacity * 5, 2))
 
 
 def _ceil_div(value: Any, by: int) -> Any:
@@ -165,10 +168,11 @@ CELLS = Buffer(
     "cells", "float32", _per_channel(lambda d: _ceil_div(d.fine_height, CELL), lambda d: _ceil_div(d.fine_width, CELL))
 )
 UNUSABLE = Buffer("unusable", "int32", _per_channel(lambda d: d.bands))
-VALUE = Buffer("value", "float32", _per_channel(lambda d: d.max_people))
-INDEX = Buffer("index", "int32", _per_channel(lambda d: d.max_people))
-TAG = Buffer("tag", "float32", _per_channel(lambda d: d.max_people, lambda d: d.dims))
+VALUE = Buffer("value", "float32", _per_channel(lambda d: d.parts, lambda d: d.max_people))
+INDEX = Buffer("index", "int32", _per_channel(lambda d: d.parts, lambda d: d.max_people))
+TAG = Buffer("tag", "float32", _per_channel(lambda d: d.parts, lambda d: d.max_people, lambda d: d.dims))
 BOUNDS = Buffer("bounds", "float32", _per_channel(lambda d: d.tiles))
+TILE_TAGS = Buffer("tile_tags", "float32", _per_channel(lambda d: d.dims * 2, lambda d: d.tiles))
 LIVE = Buffer("live", "int32", _per_channel(lambda d: d.tiles))
 GROUPED = Buffer("grouped", "float32", lambda d: (d.images, d.capacity, d.joints, 3))
 KEYPOINTS = Buffer("keypoints", "float32", lambda d: (d.images, d.capacity, d.joints, 3))
@@ -178,7 +182,6 @@ PERSON_TAGS = Buffer("person_tags", "float32", lambda d: (d.images, d.capacity, 
 # -1: a head of the image holds NaN, an infinity or a value beyond 1e12, and there is no result.
 COUNT = Buffer("count", "int32", lambda d: (d.images,))
 GROUP_MEMORY = Buffer("memory", "float32", lambda d: (d.images, group_memory_floats(d)))
-REFINE_MEMORY = Buffer("memory", "float32", _per_channel(lambda d: d.parts, lambda d: d.tiles * 2 * d.dims))
 PIXELS = Buffer("pixels", "uint8", lambda d: (d.images, d.source_height, d.source_width, 3))
 INVERSE = Buffer("inverse", "float64", lambda d: (d.images, 6))
 WARPED = Buffer("out", "uint8", lambda d: (d.images, d.height, d.width, 3))
@@ -200,14 +203,14 @@ PEAKS = Kernel(
     "peaks",
     (HEAT, CELLS, TAGS),
     (*_MAP_SCALARS, "detection_threshold", "nms_kernel", "max_people"),
-    (VALUE, INDEX, TAG, BOUNDS, LIVE),
-    lambda d: (d.joints, d.images, 1),
+    (VALUE, INDEX, TAG, BOUNDS, TILE_TAGS, LIVE),
+    lambda d: (d.joints, d.images, d.parts),
 )
 GROUP = Kernel(
     "group",
     (HEAT, VALUE, INDEX, TAG, SKELETON, UNUSABLE),
     (
-        *("joints", "dims", "fine_height", "fine_width", "height", "width", "bands", "detection_threshold"),
+        *("joints", "dims", "fine_height", "fine_width", "height", "width", "bands", "parts", "detection_threshold"),
         *("tag_threshold_low", "tag_threshold_high", "max_people", "adjust", "use_detection_val", "ignore_too_much"),
     ),
     (KEYPOINTS, SCORES, JOINT_TAGS, PERSON_TAGS, COUNT, GROUP_MEMORY),
@@ -216,9 +219,9 @@ GROUP = Kernel(
 # Its ``grouped`` is the keypoints of ``group``.
 REFINE = Kernel(
     "refine",
-    (HEAT, TAGS, BOUNDS, GROUPED, PERSON_TAGS, COUNT),
+    (HEAT, TAGS, BOUNDS, TILE_TAGS, GROUPED, PERSON_TAGS, COUNT),
     (*_MAP_SCALARS, "max_people"),
-    (KEYPOINTS, REFINE_MEMORY),
+    (KEYPOINTS,),
     lambda d: (d.joints, d.images, d.parts),
 )
 WARP = Kernel(

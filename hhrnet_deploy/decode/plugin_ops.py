@@ -33,7 +33,17 @@ SKELETON_TENSOR = "decode/skeleton"
 PROJECT = "project"
 
 Shapes = Sequence[Sequence[Any]]
-_FROM_INPUTS = {"half", "coarse_height", "coarse_width", "fine_height", "fine_width", "height", "width", "bands"}
+_FROM_INPUTS = {
+    "half",
+    "coarse_height",
+    "coarse_width",
+    "fine_height",
+    "fine_width",
+    "height",
+    "width",
+    "bands",
+    "parts",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +123,7 @@ class PluginOp:
             joints: K.
             dims: L, 2 with the mirrored images' heads.
         """
-        known = scalar_values(Dims(0, joints, dims, 0, 0, 0, 0, 0, 0, config.max_people), config, half=False)
+        known = scalar_values(Dims(1, joints, dims, 0, 0, 0, 0, 0, 0, config.max_people), config, half=False)
         known[PROJECT] = int(config.project)
         return {name: known[name] for name in self.attributes}
 

@@ -297,8 +297,7 @@ class _Planner:
         memory = self._buffer("group_memory", table.GROUP_MEMORY, dims)
         self._launch("decode", table.GROUP, dims, refs | {"keypoints": keypoints, "memory": memory}, values)
         if config.refine:
-            memory = self._buffer("refine_memory", table.REFINE_MEMORY, dims)
-            self._launch("decode", table.REFINE, dims, refs | {"grouped": keypoints, "memory": memory}, values)
+            self._launch("decode", table.REFINE, dims, refs | {"grouped": keypoints}, values)
 
     def _head_refs(self) -> dict[str, Ref]:
         if not self.joined:
@@ -328,8 +327,8 @@ class _Planner:
 
 
 _SCRATCH: dict[str, Buffer] = {
-    **{one.name: one for one in (table.HEAT, table.TAGS, table.CELLS, table.UNUSABLE)},
-    **{one.name: one for one in (table.VALUE, table.INDEX, table.TAG, table.BOUNDS, table.LIVE, table.PERSON_TAGS)},
+    **{one.name: one for one in (table.HEAT, table.TAGS, table.CELLS, table.UNUSABLE, table.PERSON_TAGS)},
+    **{one.name: one for one in (table.VALUE, table.INDEX, table.TAG, table.BOUNDS, table.TILE_TAGS, table.LIVE)},
 }
 
 

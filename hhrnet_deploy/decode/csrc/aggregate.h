@@ -170,38 +170,6 @@ struct RowPair {
     int y, end;          // the first row, and that of fine's end
 };
 
-// One column of one side of a pair where fine has twice the rows of coarse: three rows of coarse.
-template <class T>
-HHRNET_HD void raise_doubled(const RowPair& pair, const Plane<T>& coarse, const Source& column,
-                             float (&raised)[kPair]) {
-    float lines[kPair + 1];
-    const int middle = pair.y / 2;
-    for (int i = 0; i <= kPair; ++i) {
-        const int row = clamped(middle - 1 + i, 0, pair.rows.source - 1);
-        lines[i] = blend(column.weight0, coarse.at(row, column.index0), column.weight1,
-                         coarse.at(row, column.index1));
-    }
-    const Source first = pair.rows.at(pair.y), second = pair.rows.at(pair.y + 1);
-    const bool top = middle == 0;  // the first row reads coarse rows 0 and 1
-    raised[0] = blend(first.weight0, top ? lines[1] : lines[0], first.weight1, top ? lines[2] : lines[1]);
-    raised[1] = blend(second.weight0, lines[1], second.weight1, lines[2]);
-}
-
-// The same for any number of rows. Where an axis keeps its size the second source is the first with weight 0,
-// as in PyTorch.
-template <class T>
-HHRNET_HD void raise_rows(const RowPair& pair, const Plane<T>& coarse, const Source& column,
-                          float (&raised)[kPair]) {
-    const auto line = [&](int row) {
-        return blend(column.weight0, coarse.at(row, column.index0), column.weight1,
-                     coarse.at(row, column.index1));
-    };
-    for (int i = 0; i < kPair; ++i) {
-        const Source row = pair.rows.at(least(pair.y + i, pair.end - 1));
-        raised[i] = blend(row.weight0, line(row.index0), row.weight1, line(row.index1));
-    }
-}
-
 // One column of one side of a pair, merged; whether a value of fine is unusable.
 template <class T>
 HHRNET_HD int merge_side(const RowPair& pair, const Head& coarse, const Head& fine, int channel, int x,
@@ -211,11 +179,10 @@ HHRNET_HD int merge_side(const RowPair& pair, const Head& coarse, const Head& fi
     int bad = 0;
     for (int i = 0; i < kPair; ++i) value[i] = values.at(least(pair.y + i, pair.end - 1), x);
     const Source column = pair.columns.at(x);
-    if (pair.rows.doubles()) {
-        raise_doubled(pair, low, column, merged);
-    } else {
-        raise_rows(pair, low, column, merged);
-    }
+    const auto line = [&](int row) {
+        return blend(column.weight0, low.at(row, column.index0), column.weight1, low.at(row, column.index1));
+    };
+    resize_column<kPair>(pair.rows, pair.y, line, merged);
     for (int i = 0; i < kPair; ++i) {
         bad |= unusable(value[i]);
         merged[i] = (merged[i] + value[i]) * 0.5f;

@@ -149,16 +149,47 @@ HHRNET_HD void change_row(const Team& team, double* values, int n, ColumnMask& z
     }
 }
 
-// Fill the rows and take the smallest value of each from it (step 1).
+// Fill the rows and take the smallest value of each from it (step 1). A team whose threads hold a whole row
+// takes two at once, so that one computes while the other waits.
 template <class Group, class Cost>
 HHRNET_HD void reduce_rows(const Group& group, const Cost& cost_of, double* cost, int n, AssignScratch& s) {
     const auto team = group.team();
-    for (int row = team.index(); row < n; row += team.count()) {
+    const int column = team.rank();
+    for (int row = team.index(); n <= team.size() && row < n; row += 2 * team.count()) {
+        const int other = row + team.count();
+        double first = kNoValue, second = kNoValue;
+        if (column < n) {
+            first = cost_of(row, column);
+            if (other < n) second = cost_of(other, column);
+        }
+        double least_first = first, least_second = second;
+        for (int mask = team.size() / 2; mask > 0; mask /= 2) {
+            least_first = least(least_first, team.exchange(least_first, mask));
+            least_second = least(least_second, team.exchange(least_second, mask));
+        }
+        first -= least_first;
+        second -= least_second;
+        if (column < n) {
+            cost[row * n + column] = first;
+            if (other < n) cost[other * n + column] = second;
+        }
+        const uint32_t zeros = team.ballot(column < n && first == 0.0),
+                       other_zeros = team.ballot(column < n && second == 0.0);
+        if (column == 0) {
+            s.zeros[row].clear();
+            s.zeros[row].word[0] = zeros;
+            if (other < n) {
+                s.zeros[other].clear();
+                s.zeros[other].word[0] = other_zeros;
+            }
+        }
+    }
+    for (int row = team.index(); n > team.size() && row < n; row += team.count()) {
         double* values = cost + size_t(row) * n;
         double smallest = kNoValue;
-        for (int column = team.rank(); column < n; column += team.size()) {
-            values[column] = cost_of(row, column);
-            smallest = least(smallest, values[column]);
+        for (int i = column; i < n; i += team.size()) {
+            values[i] = cost_of(row, i);
+            smallest = least(smallest, values[i]);
         }
         smallest = team_least(team, smallest);
         change_row(team, values, n, s.zeros[row], [&](double value, int) { return value - smallest; });
@@ -213,15 +244,28 @@ class TeamStars {
     HHRNET_HD TeamStars(const Team& team, int n, AssignScratch& s)
         : team_(team), n_(n), s_(s), zeros_(team.rank() < n ? s.zeros[team.rank()].word[0] : 0u) {}
 
+    // Row by row as first_stars, all threads alike: what a row takes waits for the rows before it alone.
     HHRNET_HD AssignStep first() {
-        if (!star_at_once()) {
-            for (int row = 0; row < n_; ++row) {
-                const uint32_t free = team_.from(zeros_, row) & ~covered_columns_;
-                if (free == 0) continue;
-                star(row, lowest_bit(free));
-                covered_columns_ |= free & (0u - free);
+        const int i = team_.rank();
+        constexpr int kAtOnce = 8;  // loads that do not wait for each other
+        uint32_t taken = 0, mine = 0;
+        for (int first = 0; first < n_; first += kAtOnce) {
+            uint32_t zeros[kAtOnce];
+            for (int k = 0; k < kAtOnce; ++k) zeros[k] = first + k < n_ ? s_.zeros[first + k].word[0] : 0u;
+            for (int k = 0; k < kAtOnce; ++k) {
+                const uint32_t free = zeros[k] & ~taken, bit = free & (0u - free);
+                taken |= bit;
+                mine = i == first + k ? bit : mine;
             }
         }
+        if (i < n_) s_.star_in_column[i] = -1;
+        team_.barrier();
+        if (mine != 0) {
+            in_row_ = lowest_bit(mine);
+            s_.star_in_column[in_row_] = i;  // for the thread of the column
+        }
+        team_.barrier();
+        if (i < n_) in_column_ = s_.star_in_column[i];
         return cover() ? AssignStep::done : prime();
     }
 
@@ -255,30 +299,6 @@ class TeamStars {
 
   private:
     HHRNET_HD uint32_t all() const { return n_ == 32 ? 0xffffffffu : (1u << n_) - 1u; }
-
-    // The first zero of each row, where these lie in different columns, then what is left for the rows of
-    // zeros only: what row by row would give. False where it is not so simple.
-    HHRNET_HD bool star_at_once() {
-        const int i = team_.rank();
-        const bool some = i < n_ && zeros_ != 0, only = some && zeros_ == all();
-        const uint32_t firsts = some && !only ? zeros_ & (0u - zeros_) : 0u;
-        const uint32_t first_rows = team_.ballot(firsts != 0), zero_rows = team_.ballot(only);
-        uint32_t taken = firsts;
-        for (int mask = team_.size() / 2; mask > 0; mask /= 2) taken |= team_.exchange(taken, mask);
-        const bool in_order = zero_rows == 0 || first_rows < (zero_rows & (0u - zero_rows));
-        if (!in_order || count_bits(taken) != count_bits(first_rows)) return false;
-        uint32_t free = all() & ~taken;
-        if (only)
-            for (uint32_t before = zero_rows & ((1u << i) - 1u); before != 0; before &= before - 1)
-                free &= free - 1;
-        const uint32_t mine = only ? free & (0u - free) : firsts;
-        if (mine != 0) in_row_ = lowest_bit(mine);
-        for (int row = 0; row < n_; ++row) {  // the threads of the columns learn who took them
-            const int column = team_.from(in_row_, row);
-            if (column == i) in_column_ = row;
-        }
-        return true;
-    }
 
     HHRNET_HD void star(int row, int column) {
         if (team_.rank() == row) in_row_ = column;

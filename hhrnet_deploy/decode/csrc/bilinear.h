@@ -35,6 +35,28 @@ struct Axis {
 
 HHRNET_HD float blend(float weight0, float a, float weight1, float b) { return weight0 * a + weight1 * b; }
 
+// N rows of one column, from an even `y` on: `line(row)` is the column's value in a row of the source. Rows
+// beyond the last hold anything.
+template <int N, class Line>
+HHRNET_HD void resize_column(const Axis& rows, int y, const Line& line, float (&out)[N]) {
+    static_assert(N % 2 == 0, "exact doubling goes by pairs of rows");
+    if (rows.doubles()) {
+        float lines[N / 2 + 2];
+        const int middle = y / 2;
+        for (int i = 0; i < N / 2 + 2; ++i) lines[i] = line(clamped(middle - 1 + i, 0, rows.source - 1));
+        for (int i = 0; i < N; i += 2) {
+            out[i] = blend(0.25f, lines[i / 2], 0.75f, lines[i / 2 + 1]);
+            out[i + 1] = blend(0.75f, lines[i / 2 + 1], 0.25f, lines[i / 2 + 2]);
+        }
+        if (middle == 0) out[0] = blend(1.0f, lines[1], 0.0f, lines[2]);  // it reads rows 0 and 1
+    } else {
+        for (int i = 0; i < N; ++i) {
+            const Source row = rows.at(least(y + i, rows.target - 1));
+            out[i] = blend(row.weight0, line(row.index0), row.weight1, line(row.index1));
+        }
+    }
+}
+
 // Part of a row: `values[0]` is the row's value at `origin`.
 struct RowPart {
     const float* values;

@@ -12,28 +12,29 @@ constexpr double kNobodyCost = 1e10;
 // What a group shares while it groups one image. The arrays that grow with M are outside: see GroupMemory.
 struct GroupScratch {
     AssignScratch assign;
-    float person_tag[kMaxCandidates * kMaxTagDims];  // the tag of each person considered
-    int arrived_count[kMaxCandidates];               // how many tags its mean has
-    int person_of[kMaxCandidates];                   // who takes each candidate; -1: starts a person
+    float person_tag[kMaxCandidates *
+                     kMaxTagDims];                // the tag of each person considered: the mean of those that
+    float tag_sum[kMaxCandidates * kMaxTagDims];  // arrived, and with several dimensions their sum
+    int arrived_count[kMaxCandidates];            // how many arrived
+    int person_of[kMaxCandidates];  // who takes each candidate; -1 - i: the i-th that starts a person
+    int newcomers[kMaxCandidates];  // those, in order
     int people;
-    int match;
-    int clash;
 };
 
 // Scratch of one image; too large for shared memory at M = 100.
 struct GroupMemory {
     double* cost;    // (M, M)
-    float* arrived;  // (M, K, L): tags of each considered person in order of arrival
+    float* arrived;  // (M, K): tags of one dimension of each considered person in order of arrival
     float* keys;     // (M*K): the first value of the tag that started each person
 
     HHRNET_HD static size_t bytes(int joints, int people, int dims) {
-        return sizeof(double) * people * people + sizeof(float) * people * joints * dims +
+        return sizeof(double) * people * people + sizeof(float) * people * joints * (dims == 1) +
                sizeof(float) * people * joints;
     }
     HHRNET_HD static GroupMemory at(void* memory, int joints, int people, int dims) {
         double* cost = static_cast<double*>(memory);
         float* arrived = reinterpret_cast<float*>(cost + size_t(people) * people);
-        return {cost, arrived, arrived + size_t(people) * joints * dims};
+        return {cost, arrived, arrived + size_t(people) * joints * (dims == 1)};
     }
 };
 
@@ -59,15 +60,12 @@ struct Grouping {
     HHRNET_HD float* joint_tag(int person, int joint) const {
         return people.joint_tags + (size_t(person) * joints + joint) * dims;
     }
-    HHRNET_HD float* arrived(int person, int place) const {
-        return memory.arrived + (size_t(person) * joints + place) * dims;
-    }
+    HHRNET_HD float* arrived(int person) const { return memory.arrived + size_t(person) * joints; }
 };
 
-// How many of the sorted candidates are above the threshold; each team counts for itself.
-template <class Group>
-HHRNET_HD int count_candidates(const Group& group, const Grouping& g, int joint) {
-    const auto team = group.team();
+// How many of the sorted candidates are above the threshold.
+template <class Team>
+HHRNET_HD int count_candidates(const Team& team, const Grouping& g, int joint) {
     for (int first = 0;; first += team.size()) {
         const int which = first + team.rank();
         const bool used =
@@ -87,6 +85,32 @@ HHRNET_HD double tag_distance(const float* tag, const float* person_tag, int dim
     return sqrt(sum);
 }
 
+// Zeros for the joints of people begin to end-1, by a team or a group.
+template <class Team>
+HHRNET_HD void clear_people(const Team& team, const Grouping& g, int begin, int end) {
+    float *keypoints = g.keypoint(begin, 0), *tags = g.joint_tag(begin, 0);
+    const int values = (end - begin) * g.joints;
+    for (int i = team.rank(); i < values * 3; i += team.size()) keypoints[i] = 0.0f;
+    for (int i = team.rank(); i < values * g.dims; i += team.size()) tags[i] = 0.0f;
+}
+
+// One thread: a person's tag is the mean of those that arrived, `place` of them before. NumPy adds rows of a
+// matrix one after another, so that their sum can be kept; single values it adds in another order.
+HHRNET_HD void add_tag(const Grouping& g, int person, const float* tag, int place, GroupScratch& s) {
+    s.arrived_count[person] = place + 1;
+    if (g.dims == 1) {
+        float* arrived = g.arrived(person);
+        arrived[place] = tag[0];
+        s.person_tag[person] = mean_of_vector(place + 1, [&](int i) { return arrived[i]; });
+        return;
+    }
+    for (int dim = 0; dim < g.dims; ++dim) {
+        float& sum = s.tag_sum[person * g.dims + dim];
+        sum = (place == 0 ? 0.0f : sum) + tag[dim];
+        s.person_tag[person * g.dims + dim] = sum / float(place + 1);
+    }
+}
+
 // One thread: the candidate becomes this person's joint; `arrivals` is where its tag goes in the person's tag
 // list.
 HHRNET_HD void take_joint(const Grouping& g, int person, int joint, int which, int arrivals,
@@ -100,47 +124,32 @@ HHRNET_HD void take_joint(const Grouping& g, int person, int joint, int which, i
     const float* tag = g.tag(joint, which);
     for (int dim = 0; dim < g.dims; ++dim) g.joint_tag(person, joint)[dim] = tag[dim];
     if (person >= g.settings.max_people) return;
-    const int place = least(arrivals, g.joints - 1);
-    for (int dim = 0; dim < g.dims; ++dim) g.arrived(person, place)[dim] = tag[dim];
-    s.arrived_count[person] = place + 1;
+    add_tag(g, person, tag, least(arrivals, g.joints - 1), s);
 }
 
-// Starts a person, or overwrites the joint of the one whose key equals the candidate's first tag value. Ends
-// with a barrier.
-template <class Group>
-HHRNET_HD void start_person(const Group& group, const Grouping& g, int joint, int which, GroupScratch& s) {
+// Starts a person, or overwrites the joint of the one whose key equals the candidate's first tag value, by a
+// team. Ends with its barrier.
+template <class Team>
+HHRNET_HD void start_person(const Team& team, const Grouping& g, int joint, int which, GroupScratch& s) {
     const float key = g.tag(joint, which)[0];
     const int people = s.people;
-    for (int person = group.rank(); person < people; person += group.size())
-        if (g.memory.keys[person] == key) s.match = person;
-    group.barrier();
-    const int match = s.match;
-    const int person = match >= 0 ? match : least(people, g.capacity() - 1);
-    if (match < 0) {
-        for (int i = group.rank(); i < g.joints * 3; i += group.size()) g.keypoint(person, 0)[i] = 0.0f;
-        for (int i = group.rank(); i < g.joints * g.dims; i += group.size()) g.joint_tag(person, 0)[i] = 0.0f;
+    int match = -1;  // no two people have one key
+    for (int first = 0; first < people && match < 0; first += team.size()) {
+        const int person = first + team.rank();
+        const uint32_t same = team.ballot(person < people && g.memory.keys[person] == key);
+        if (same != 0) match = first + lowest_bit(same);
     }
-    group.barrier();
-    if (group.rank() == 0) {
+    const int person = match >= 0 ? match : least(people, g.capacity() - 1);
+    if (match < 0 && person >= g.settings.max_people) clear_people(team, g, person, person + 1);
+    team.barrier();
+    if (team.rank() == 0) {
         if (match < 0) {
             g.memory.keys[person] = key;
             s.people = person + 1;
         }
-        s.match = -1;
         take_joint(g, person, joint, which, 0, s);
     }
-    group.barrier();
-}
-
-// The tag of each considered person: the mean of the tags that arrived.
-template <class Group>
-HHRNET_HD void mean_tags(const Group& group, const Grouping& g, int considered, GroupScratch& s) {
-    for (int i = group.rank(); i < considered * g.dims; i += group.size()) {
-        const int person = i / g.dims;
-        const auto at = [&](int place, int dim) { return g.arrived(person, place)[dim]; };
-        s.person_tag[i] = mean_of_tags(s.arrived_count[person], g.dims, i % g.dims, at);
-    }
-    group.barrier();
+    team.barrier();
 }
 
 // The cost of a candidate for a person; columns of nobody where candidates are more, rows of zeros where
@@ -153,114 +162,99 @@ HHRNET_HD double matching_cost(const Grouping& g, int joint, int found, int cons
     return g.settings.use_detection_val ? rint(cost) * 100.0 - double(g.value(joint, which)) : cost;
 }
 
-// Decides which person takes each candidate of a joint type after the first: s.person_of. Ends with a
-// barrier.
-template <class Group>
-HHRNET_HD void match_joint(const Group& group, const Grouping& g, int joint, int found, int considered,
-                           GroupScratch& s) {
-    mean_tags(group, g, considered, s);
-    const auto cost = [&](int which, int person) {
-        return matching_cost(g, joint, found, considered, which, person, s);
-    };
-    assign(group, cost, g.memory.cost, greatest(found, considered), s.assign);
-    for (int which = group.rank(); which < found; which += group.size()) {
-        const int column = s.assign.star_in_row[which];
-        const bool accepted =
-            column < considered && tag_distance(g.tag(joint, which), s.person_tag + column * g.dims, g.dims) <
-                                       g.settings.tag_threshold;
-        s.person_of[which] = accepted ? column : -1;
+// Which person takes each candidate of a joint type, by a team; the number of those that start one. Ends with
+// its barrier.
+template <class Team>
+HHRNET_HD int accept_matches(const Team& team, const Grouping& g, int joint, int found, int considered,
+                             GroupScratch& s) {
+    int newcomers = 0;
+    for (int first = 0; first < found; first += team.size()) {
+        const int which = first + team.rank(),
+                  column = which < found && considered > 0 ? s.assign.star_in_row[which] : 0;
+        const bool accepted = which < found && column < considered &&
+                              tag_distance(g.tag(joint, which), s.person_tag + column * g.dims, g.dims) <
+                                  g.settings.tag_threshold;
+        const bool starts = which < found && !accepted;
+        const uint32_t all = team.ballot(starts);
+        const int before = newcomers + count_bits(all & ((1u << team.rank()) - 1u));
+        if (starts) s.newcomers[before] = which;
+        if (which < found) s.person_of[which] = starts ? -1 - before : column;
+        newcomers += count_bits(all);
     }
-    group.barrier();
+    team.barrier();
+    return newcomers;
 }
 
 // Gives the candidates to their persons or starts one, in row order.
-template <class Group>
-HHRNET_HD void place_in_order(const Group& group, const Grouping& g, int joint, int found, GroupScratch& s) {
+template <class Team>
+HHRNET_HD void place_in_order(const Team& team, const Grouping& g, int joint, int found, GroupScratch& s) {
     for (int which = 0; which < found; ++which) {
         const int person = s.person_of[which];
         if (person < 0) {
-            start_person(group, g, joint, which, s);
-        } else if (group.rank() == 0) {
+            start_person(team, g, joint, which, s);
+        } else if (team.rank() == 0) {
             take_joint(g, person, joint, which, s.arrived_count[person], s);
         }
     }
 }
 
-// Whether the key of a candidate that starts a person is that of another person, before or in this step. All
-// threads get the answer, after a barrier.
-template <class Group>
-HHRNET_HD bool keys_clash(const Group& group, const Grouping& g, int joint, int found, GroupScratch& s) {
-    const int others = s.people + found;
-    for (int i = group.rank(); i < found * others; i += group.size()) {
-        const int which = i / others, other = i % others - s.people;
-        if (s.person_of[which] >= 0 || (other >= 0 && (other >= which || s.person_of[other] >= 0))) continue;
-        const float key = other < 0 ? g.memory.keys[other + s.people] : g.tag(joint, other)[0];
-        if (key == g.tag(joint, which)[0]) group.add(&s.clash, 1);
-    }
-    group.barrier();
-    return s.clash > 0;
+// Whether the key of a candidate that starts a person is that of another person, before or in this step.
+template <class Team>
+HHRNET_HD bool keys_clash(const Team& team, const Grouping& g, int joint, int newcomers,
+                          const GroupScratch& s) {
+    const int people = s.people;
+    const auto key = [&](int newcomer) { return g.tag(joint, s.newcomers[newcomer])[0]; };
+    bool same = false;
+    for (int newcomer = 0; newcomer < newcomers; ++newcomer)
+        for (int i = team.rank(); i < people + newcomer; i += team.size())
+            same |= (i < people ? g.memory.keys[i] : key(i - people)) == key(newcomer);
+    return team.ballot(same) != 0;
 }
 
-// What place_in_order does, all candidates at once: they go to different persons unless keys clash. Ends with
-// a barrier.
-template <class Group>
-HHRNET_HD void place_at_once(const Group& group, const Grouping& g, int joint, int found, GroupScratch& s) {
-    const auto new_before = [&](int which) {
-        int count = 0;
-        for (int i = 0; i < which; ++i) count += s.person_of[i] < 0;
-        return count;
-    };
-    const int people = s.people, now = least(people + new_before(found), g.capacity());
-    float *keypoints = g.keypoint(people, 0), *tags = g.joint_tag(people, 0);
-    for (int i = group.rank(); i < (now - people) * g.joints * 3; i += group.size()) keypoints[i] = 0.0f;
-    for (int i = group.rank(); i < (now - people) * g.joints * g.dims; i += group.size()) tags[i] = 0.0f;
-    group.barrier();
-    for (int which = group.rank(); which < found; which += group.size()) {
-        const bool starts = s.person_of[which] < 0;
-        const int person = starts ? least(people + new_before(which), g.capacity() - 1) : s.person_of[which];
-        if (starts) g.memory.keys[person] = g.tag(joint, which)[0];
-        take_joint(g, person, joint, which, starts ? 0 : s.arrived_count[person], s);
+// What place_in_order does, all candidates at once: they go to different persons unless keys clash.
+template <class Team>
+HHRNET_HD void place_at_once(const Team& team, const Grouping& g, int joint, int found, int newcomers,
+                             GroupScratch& s) {
+    const int people = s.people, now = least(people + newcomers, g.capacity());
+    clear_people(team, g, greatest(people, g.settings.max_people), now);
+    team.barrier();
+    for (int which = team.rank(); which < found; which += team.size()) {
+        const int taker = s.person_of[which];
+        const int person = taker < 0 ? least(people - 1 - taker, g.capacity() - 1) : taker;
+        if (taker < 0) g.memory.keys[person] = g.tag(joint, which)[0];
+        take_joint(g, person, joint, which, taker < 0 ? 0 : s.arrived_count[person], s);
     }
-    if (group.rank() == 0) s.people = now;
-    group.barrier();
+    if (team.rank() == 0) s.people = now;
 }
 
-// Ends with a barrier.
-template <class Group>
-HHRNET_HD void place_joint(const Group& group, const Grouping& g, int joint, int found, GroupScratch& s) {
-    if constexpr (!Group::single) {
-        if (!keys_clash(group, g, joint, found, s)) {
-            place_at_once(group, g, joint, found, s);
-            return;
-        }
-        group.barrier();
-        if (group.rank() == 0) s.clash = 0;
-    }
-    place_in_order(group, g, joint, found, s);
-    group.barrier();
-}
-
-// Groups all candidates of one image; s.people is their number.
+// Groups all candidates of one image; s.people is their number. The costs are the group's work, what follows
+// from them that of its first team.
 template <class Group>
 HHRNET_HD void group_people(const Group& group, const Grouping& g, GroupScratch& s) {
-    if (group.rank() == 0) {
-        s.people = s.clash = 0;
-        s.match = -1;
-    }
+    const auto team = group.team();
+    if (group.rank() == 0) s.people = 0;
+    clear_people(group, g, 0, g.settings.max_people);  // more are rare
     group.barrier();
     for (int i = 0; i < g.joints; ++i) {
         const int joint = clamped(g.order[i], 0, g.joints - 1);
-        const int found = count_candidates(group, g, joint);
-        if (found == 0) continue;
+        const int found = count_candidates(team, g, joint);
         const int considered = least(s.people, g.settings.max_people);
-        if (considered == 0) {
-            for (int which = group.rank(); which < found; which += group.size()) s.person_of[which] = -1;
-            group.barrier();
-        } else {
-            if (g.settings.ignore_too_much && considered == g.settings.max_people) continue;
-            match_joint(group, g, joint, found, considered, s);
+        if (found == 0 || (g.settings.ignore_too_much && considered == g.settings.max_people)) continue;
+        const auto cost = [&](int which, int person) {
+            return matching_cost(g, joint, found, considered, which, person, s);
+        };
+        if (considered > 0)
+            assign(group, cost, g.memory.cost, greatest(found, considered), s.assign);
+        else
+            group.barrier();  // all know how many people there are, before there are more
+        if (team.index() == 0) {
+            const int newcomers = accept_matches(team, g, joint, found, considered, s);
+            if (team.size() > 1 && !keys_clash(team, g, joint, newcomers, s))
+                place_at_once(team, g, joint, found, newcomers, s);
+            else
+                place_in_order(team, g, joint, found, s);
         }
-        place_joint(group, g, joint, found, s);
+        group.barrier();
     }
 }
 

@@ -70,26 +70,21 @@ struct Block {
 };
 
 // What `group` keeps in shared memory where it fits: 17 joints with 30 candidates do.
-constexpr int kStagedCandidates = 640;
-struct StagedGroup {
-    double memory[1792];
-    float value[kStagedCandidates], tag[kStagedCandidates * kMaxTagDims];
-    int index[kStagedCandidates];
-};
+constexpr int kStagedBytes = 20 * 1024;
 
-__device__ Candidates stage(const Block& block, const Candidates& from, int count, int dims,
-                            StagedGroup& staged) {
-    for (int i = block.rank(); i < count; i += block.size()) {
-        staged.value[i] = from.value[i];
-        staged.index[i] = from.index[i];
-    }
-    for (int i = block.rank(); i < count * dims; i += block.size()) staged.tag[i] = from.tag[i];
-    return {staged.value, staged.index, staged.tag};
+// Candidates as `peaks` found them, a list for each part of each joint, to one list for each joint.
+__device__ void merge_joints(const Block& block, const Candidates& from, int joints, int parts, int limit,
+                             int dims, float threshold, const Candidates& out) {
+    for (int i = block.rank(); i < joints * limit; i += block.size()) out.value[i] = 0.0f;
+    block.barrier();
+    const Warp team = block.team();
+    for (int joint = team.index(); joint < joints; joint += team.count())
+        merge_parts(team, from, joint, parts, limit, dims, threshold, out);
 }
 
 static_assert(sizeof(PeakScratch) < 48 * 1024, "peaks has to fit into static shared memory");
-static_assert(sizeof(GroupScratch) + sizeof(StagedGroup) < 48 * 1024,
-              "group has to fit into static shared memory");
+static_assert(sizeof(TagScratch) <= sizeof(PeakScratch::patch), "peaks lends it the memory of patches");
+static_assert(sizeof(GroupScratch) + kStagedBytes < 48 * 1024, "group has to fit into static shared memory");
 
 struct Shape {
     int joints, dims, coarse_height, coarse_width, fine_height, fine_width, height, width;
@@ -189,9 +184,11 @@ extern "C" __global__ void __launch_bounds__(kThreads, 2)
 extern "C" __global__ void __launch_bounds__(kThreads, 2)
     peaks(const float* heat, const float* cells, const float* tags, int joints, int dims, int coarse_height,
           int coarse_width, int fine_height, int fine_width, int height, int width, int detection_threshold,
-          int nms_kernel, int max_people, float* value, int* index, float* tag, float* bounds, int* live) {
+          int nms_kernel, int max_people, float* value, int* index, float* tag, float* bounds,
+          float* tile_tags, int* live) {
     __shared__ PeakScratch scratch;
-    const int joint = int(blockIdx.x), image = int(blockIdx.y);
+    const int joint = int(blockIdx.x), image = int(blockIdx.y), part = int(blockIdx.z),
+              parts = int(gridDim.z);
     const Shape shape = {joints, dims, coarse_height, coarse_width, fine_height, fine_width, height, width};
     const Projection projection = shape.projection(image, heat, cells);
     const TagMaps maps = shape.tag_maps(image, tags);
@@ -201,10 +198,17 @@ extern "C" __global__ void __launch_bounds__(kThreads, 2)
                                joint,
                                __int_as_float(detection_threshold),
                                clamped(nms_kernel / 2, 0, kMaxReach),
-                               limit};
+                               limit,
+                               part,
+                               parts};
     const size_t first = (size_t(image) * joints + joint) * projection.tiles();
+    const Refinement tagged = {
+        projection, maps,    nullptr,
+        nullptr,    {},      joint,
+        joints,     nullptr, TileTags::at(tile_tags + first * 2 * dims, projection.tiles(), dims)};
+    bound_all_tags(Block{}, tagged, part, parts, reinterpret_cast<TagScratch*>(scratch.patch));
     find_peaks(Block{}, search, bounds + first, live + first, scratch);
-    const size_t places = size_t(image) * joints * limit;
+    const size_t places = size_t(image) * joints * parts * limit;
     write_candidates(Block{}, search, maps, scratch, {value + places, index + places, tag + places * dims});
 }
 #endif
@@ -214,11 +218,11 @@ extern "C" __global__ void __launch_bounds__(kThreads, 2)
 extern "C" __global__ void __launch_bounds__(kThreads, 1)
     group(const float* heat, const float* value, const int* index, const float* tag, const int* skeleton,
           const int* unusable, int joints, int dims, int fine_height, int fine_width, int height, int width,
-          int bands, int detection_threshold, int tag_threshold_low, int tag_threshold_high, int max_people,
-          int adjust, int use_detection_val, int ignore_too_much, float* keypoints, float* scores,
-          float* joint_tags, float* person_tags, int* count, float* memory) {
+          int bands, int parts, int detection_threshold, int tag_threshold_low, int tag_threshold_high,
+          int max_people, int adjust, int use_detection_val, int ignore_too_much, float* keypoints,
+          float* scores, float* joint_tags, float* person_tags, int* count, float* memory) {
     __shared__ GroupScratch scratch;
-    __shared__ StagedGroup staged;
+    __shared__ double staged[kStagedBytes / sizeof(double)];
     __shared__ int bad;
     const Block block;
     const int image = int(blockIdx.x), limit = clamped(max_people, 1, kMaxCandidates);
@@ -242,16 +246,21 @@ extern "C" __global__ void __launch_bounds__(kThreads, 1)
                                use_detection_val,
                                ignore_too_much};
     const size_t places = size_t(image) * joints * limit;
-    Candidates candidates = {const_cast<float*>(value) + places, const_cast<int*>(index) + places,
-                             const_cast<float*>(tag) + places * dims};
-    if (joints * limit <= kStagedCandidates)
-        candidates = stage(block, candidates, joints * limit, dims, staged);
     const PeopleBuffers people = {keypoints + places * joints * 3, scores + places,
                                   joint_tags + places * joints * dims, person_tags + places * dims,
                                   count + image};
-    const size_t bytes = GroupMemory::bytes(joints, limit, dims),
-                 floats = (bytes + 7) / 8 * 2;  // float64 costs
-    void* own = bytes <= sizeof staged.memory ? static_cast<void*>(staged.memory) : memory + image * floats;
+    const size_t scratch_bytes = GroupMemory::bytes(joints, limit, dims),
+                 bytes = scratch_bytes + sizeof(float) * joints * limit * (2 + dims);
+    char* own = reinterpret_cast<char*>(bytes <= sizeof staged ? staged : nullptr);
+    if (own == nullptr) own = reinterpret_cast<char*>(memory + image * ((bytes + 7) / 8 * 2));
+    float* merged = reinterpret_cast<float*>(own + scratch_bytes);
+    const Candidates candidates = {merged, reinterpret_cast<int*>(merged + joints * limit),
+                                   merged + 2 * joints * limit};
+    const size_t first = size_t(image) * joints * parts * limit;
+    merge_joints(block,
+                 {const_cast<float*>(value) + first, const_cast<int*>(index) + first,
+                  const_cast<float*>(tag) + first * dims},
+                 joints, parts, limit, dims, settings.detection_threshold, candidates);
     const Grouping grouping = {settings,   joints, dims,
                                width,      height, skeleton + joints,
                                candidates, people, GroupMemory::at(own, joints, limit, dims)};
@@ -268,10 +277,10 @@ extern "C" __global__ void __launch_bounds__(kThreads, 1)
 
 #if HHRNET_WANTS(5)
 extern "C" __global__ void __launch_bounds__(kThreads, 1)
-    refine(const float* heat, const float* tags, const float* bounds, const float* grouped,
-           const float* person_tags, const int* count, int joints, int dims, int coarse_height,
-           int coarse_width, int fine_height, int fine_width, int height, int width, int max_people,
-           float* keypoints, float* memory) {
+    refine(const float* heat, const float* tags, const float* bounds, const float* tile_tags,
+           const float* grouped, const float* person_tags, const int* count, int joints, int dims,
+           int coarse_height, int coarse_width, int fine_height, int fine_width, int height, int width,
+           int max_people, float* keypoints) {
     __shared__ RefineScratch scratch;
     const Block block;
     const int joint = int(blockIdx.x), image = int(blockIdx.y), part = int(blockIdx.z),
@@ -296,7 +305,7 @@ extern "C" __global__ void __launch_bounds__(kThreads, 1)
         joint,
         joints,
         const_cast<float*>(bounds) + channel * tiles,
-        TileTags::at(memory + (channel * parts + part) * TileTags::floats(tiles, dims), tiles, dims)};
+        TileTags::at(const_cast<float*>(tile_tags) + channel * TileTags::floats(tiles, dims), tiles, dims)};
     refine_joint(block, refinement, {part, people}, parts, person_tags + first * dims,
                  keypoints + (first * joints + joint) * 3, &scratch);
 }

@@ -22,13 +22,4 @@ HHRNET_HD float mean_of_vector(int n, const At& at) {
     return total / float(n);
 }
 
-// The mean of n tags of `dims` values, `at(i, dim)` giving each: row by row, except for single values.
-template <class At>
-HHRNET_HD float mean_of_tags(int n, int dims, int dim, const At& at) {
-    if (dims == 1) return mean_of_vector(n, [&](int i) { return at(i, 0); });
-    float total = 0.0f;
-    for (int i = 0; i < n; ++i) total += at(i, dim);
-    return total / float(n);
-}
-
 HHRNET_END

@@ -19,7 +19,7 @@ HHRNET_HD bool better(const Peak& a, const Peak& b) {
 }
 
 constexpr int kPending = 2 * kTile * kTile;
-constexpr int kPatches = 16 * 22 * 22;  // 16 teams with windows up to 7; fewer at once with larger ones
+constexpr int kPatches = 16 * 22 * 24;  // 16 teams with windows up to 7; fewer at once with larger ones
 
 // What a group shares while it looks for the peaks of one joint (shared memory on the GPU).
 struct PeakScratch {
@@ -35,13 +35,17 @@ struct PeakSearch {
     const TileTables* tables;  // for one thread
     int joint;
     float threshold;
-    int reach;  // half of the window
-    int limit;  // M
+    int reach;                // half of the window
+    int limit;                // M
+    int part = 0, parts = 1;  // the tiles searched: every parts-th from this one on
+
+    // Where the list of live tiles, one place per tile of the joint, holds the part's i-th.
+    HHRNET_HD int place(int i) const { return part + i * parts; }
 };
 
-HHRNET_HD bool worth_keeping(const PeakSearch& search, const PeakScratch& s, const Peak& peak) {
-    return peak.value > search.threshold &&
-           (s.kept_count < search.limit || better(peak, s.kept[search.limit - 1]));
+// A peak has to be better than this one to be kept.
+HHRNET_HD Peak least_kept(const PeakSearch& search, const PeakScratch& s) {
+    return s.kept_count < search.limit ? Peak{search.threshold, -1} : s.kept[search.limit - 1];
 }
 
 // Moves the pending peaks among the kept ones, which stay sorted. Ends with a barrier.
@@ -91,33 +95,71 @@ struct TileWindow {
     }
 };
 
-// `patch` has rows of area.width values here.
-HHRNET_HD bool is_window_maximum(const float* patch, const PatchArea& area, int reach, int y, int x) {
+// Whether no value in a window cut at the area's edges is larger; the patch's rows are area.width apart.
+HHRNET_HD bool is_largest(const float* patch, const PatchArea& area, int reach, int y, int x) {
     const float value = patch[y * area.width + x];
-    for (int v = greatest(y - reach, 0); v <= least(y + reach, area.height - 1); ++v)
+    bool larger = false;
+    for (int v = greatest(y - reach, 0); v <= least(y + reach, area.height - 1) && !larger; ++v)
         for (int u = greatest(x - reach, 0); u <= least(x + reach, area.width - 1); ++u)
-            if (patch[v * area.width + u] > value) return false;
-    return true;
+            larger |= patch[v * area.width + u] > value;
+    return !larger;
+}
+
+// The heat of an area, by a team; the patch's rows are area.width apart, and there is one for each row of a
+// strip. Ends with a barrier of the team.
+template <class Team>
+HHRNET_HD void fill_patch(const Team& team, const Projection& p, int joint, const PatchArea& area,
+                          float* patch) {
+    const Strips strips(area);
+    for (int index = team.rank(); index < strips.count; index += team.size()) {
+        const int y = strips.y(index), x = strips.x(index);
+        float heat[kStrip];
+        sample_heat_column(p, joint, area.y0 + y, area.x0 + x, heat);
+        float* to = patch + y * area.width + x;
+        for (int i = 0; i < kStrip; ++i) to[i * area.width] = heat[i];
+    }
+    team.barrier();
+}
+
+// Which pixels of a strip at (y, x) of the area, one bit each, may be peaks for what its column says.
+HHRNET_HD uint32_t summits(const float* patch, const PatchArea& area, int reach, int y, int x, float above) {
+    float value[kStrip + 2];
+    for (int i = 0; i < kStrip + 2; ++i)
+        value[i] = patch[clamped(y - 1 + i, 0, area.height - 1) * area.width + x];
+    uint32_t found = 0;
+    for (int i = 0; i < kStrip; ++i) {
+        const float here = value[i + 1];
+        const bool summit = !(value[i] > here || value[i + 2] > here) || reach == 0;
+        found |= uint32_t(summit && !(here < above) && y + i < area.height) << i;
+    }
+    return found;
 }
 
 // A team appends the tile's peaks to the pending ones, which count on where there is no room for more.
 template <class Group, class Team>
 HHRNET_HD void test_tile(const Group& group, const Team& team, const PeakSearch& search, int tile,
                          float* patch, PeakScratch& s) {
-    const TileWindow w(search.projection, tile, search.reach);
-    const PatchArea& area = w.patch;
-    HHRNET_UNROLL
-    for (AreaWalk at(team.rank(), area.width); at.y < area.height; at.step(team.size()))
-        patch[at.y * area.width + at.x] =
-            sample_heat(search.projection, search.joint, area.y0 + at.y, area.x0 + at.x);
-    team.barrier();
-    const int high = w.rows.end - w.rows.begin;
-    for (AreaWalk at(team.rank(), w.columns.end - w.columns.begin); at.y < high; at.step(team.size())) {
-        const int y = w.rows.begin + at.y - area.y0, x = w.columns.begin + at.x - area.x0;
-        const Peak peak = {patch[y * area.width + x], (area.y0 + y) * search.projection.width + area.x0 + x};
-        if (!worth_keeping(search, s, peak) || !is_window_maximum(patch, area, search.reach, y, x)) continue;
-        const int place = group.add(&s.pending_count, 1);
-        if (place < kPending) s.pending[place] = peak;
+    const Projection& p = search.projection;
+    const TileWindow w(p, tile, search.reach);
+    PatchArea area = w.patch;
+    area.height += area.y0 % 2;  // strips begin in even rows
+    area.y0 -= area.y0 % 2;
+    const Peak least_good = least_kept(search, s);
+    fill_patch(team, p, search.joint, area, patch);
+    const int top = w.rows.begin - area.y0, left = w.columns.begin - area.x0;
+    const Strips strips({0, 0, w.rows.end - w.rows.begin, w.columns.end - w.columns.begin});
+    for (int index = team.rank(); index < strips.count; index += team.size()) {
+        const int y = top + strips.y(index), x = left + strips.x(index);
+        uint32_t found = summits(patch, area, search.reach, y, x, least_good.value);
+        HHRNET_ROLLED
+        for (; found != 0; found &= found - 1) {
+            const int row = y + lowest_bit(found);
+            const Peak peak = {patch[row * area.width + x], (area.y0 + row) * p.width + area.x0 + x};
+            if (area.y0 + row >= w.rows.end || !better(peak, least_good)) continue;
+            if (!is_largest(patch, area, search.reach, row, x)) continue;
+            const int place = group.add(&s.pending_count, 1);
+            if (place < kPending) s.pending[place] = peak;
+        }
     }
     team.barrier();
 }
@@ -150,7 +192,7 @@ inline float test_tile_rows(const PeakSearch& search, const TileWindow& w, PeakS
         for (int x = 0; x < wide; ++x) {
             if (!(row[x] == window[x])) continue;
             const Peak peak = {row[x], (w.rows.begin + y) * search.projection.width + w.columns.begin + x};
-            if (worth_keeping(search, s, peak)) s.pending[s.pending_count++] = peak;
+            if (better(peak, least_kept(search, s))) s.pending[s.pending_count++] = peak;
         }
     }
     return largest;
@@ -163,9 +205,10 @@ HHRNET_HD void bound_tiles(const Group& group, const PeakSearch& search, float* 
     if (group.rank() == 0) s.live_count = s.kept_count = s.pending_count = 0;
     group.barrier();
     if constexpr (Group::single) heat_bounds(search.projection, search.joint, *search.tables, bounds);
-    for (int tile = group.rank(); tile < search.projection.tiles(); tile += group.size()) {
+    const int step = group.size() * search.parts;
+    for (int tile = search.place(group.rank()); tile < search.projection.tiles(); tile += step) {
         if constexpr (!Group::single) bounds[tile] = heat_bound(search.projection, search.joint, tile);
-        if (bounds[tile] > search.threshold) live[group.add(&s.live_count, 1)] = tile;
+        if (bounds[tile] > search.threshold) live[search.place(group.add(&s.live_count, 1))] = tile;
     }
     group.barrier();
 }
@@ -179,7 +222,7 @@ HHRNET_HD bool worth_a_look(const PeakSearch& search, const PeakScratch& s, floa
 HHRNET_HD void search_tiles(const SingleThread& group, const PeakSearch& search, float* bounds,
                             const int* live, PeakScratch& s) {
     for (int i = 0; i < s.live_count; ++i) {
-        const int tile = live[i];
+        const int tile = live[search.place(i)];
         if (!worth_a_look(search, s, bounds[tile])) continue;
         const TileWindow window(search.projection, tile, search.reach);
         fill_patch(search.projection, search.joint, window.patch, s.patch);
@@ -193,14 +236,17 @@ template <class Group>
 HHRNET_HD void search_tiles(const Group& group, const PeakSearch& search, float* bounds, const int* live,
                             PeakScratch& s) {
     const auto team = group.team();
-    const int side = kTile + 2 * search.reach, room = kPatches / (side * side);
+    const int side = kTile + 2 * search.reach, own = (ceil_div(side + 1, kStrip) * kStrip) * side,
+              room = kPatches / own;
     const int teams = least(room, team.count()), live_count = s.live_count;
-    float* patch = s.patch + team.index() * side * side;
+    float* patch = s.patch + team.index() * own;
     for (int first = 0; first < live_count; first += teams) {
         const int pending = s.pending_count, i = first + team.index();
         group.barrier();
-        if (team.index() < teams && i < live_count && worth_a_look(search, s, bounds[live[i]]))
-            test_tile(group, team, search, live[i], patch, s);
+        if (team.index() < teams && i < live_count) {
+            const int tile = live[search.place(i)];
+            if (worth_a_look(search, s, bounds[tile])) test_tile(group, team, search, tile, patch, s);
+        }
         group.barrier();
         if (s.pending_count <= kPending / 2) continue;
         const bool overfull = s.pending_count > kPending;
@@ -209,7 +255,7 @@ HHRNET_HD void search_tiles(const Group& group, const PeakSearch& search, float*
         group.barrier();
         merge_pending(group, search.limit, s);
         for (int tile = first; overfull && tile < least(first + teams, live_count); ++tile) {
-            if (team.index() == 0) test_tile(group, team, search, live[tile], patch, s);
+            if (team.index() == 0) test_tile(group, team, search, live[search.place(tile)], patch, s);
             group.barrier();
             merge_pending(group, search.limit, s);
         }
@@ -217,8 +263,8 @@ HHRNET_HD void search_tiles(const Group& group, const PeakSearch& search, float*
     merge_pending(group, search.limit, s);
 }
 
-// Finds the candidates of one joint: `bounds` and `live` have one place per tile; the candidates end up in
-// s.kept.
+// Finds the candidates of one joint, or those in a part of its tiles: `bounds` and `live` have one place per
+// tile of the joint; the candidates end up in s.kept.
 template <class Group>
 HHRNET_HD void find_peaks(const Group& group, const PeakSearch& search, float* bounds, int* live,
                           PeakScratch& s) {
@@ -226,11 +272,12 @@ HHRNET_HD void find_peaks(const Group& group, const PeakSearch& search, float* b
     search_tiles(group, search, bounds, live, s);
 }
 
-// Writes the candidates of one joint; places beyond their number hold zeros.
+// Writes the candidates of one joint or part of it; places beyond their number hold zeros.
 template <class Group>
 HHRNET_HD void write_candidates(const Group& group, const PeakSearch& search, const TagMaps& tags,
                                 const PeakScratch& s, const Candidates& out) {
-    const int first = search.joint * search.limit, width = search.projection.width;
+    const int first = (search.joint * search.parts + search.part) * search.limit,
+              width = search.projection.width;
     for (int i = group.rank(); i < search.limit; i += group.size()) {
         const bool used = i < s.kept_count;
         out.value[first + i] = used ? s.kept[i].value : 0.0f;
@@ -240,8 +287,56 @@ HHRNET_HD void write_candidates(const Group& group, const PeakSearch& search, co
         const int which = i / tags.dims, index = which < s.kept_count ? s.kept[which].index : 0;
         float* tag = out.tag + size_t(first) * tags.dims + i;
         *tag = which < s.kept_count
-                   ? sample_tag(tags, search.joint, i % tags.dims, index / width, index % width)
+                   ? sample_tag(tags, search.joint, i % tags.dims, {tags, index / width, index % width})
                    : 0.0f;
+    }
+}
+
+// How many candidates of a joint are better than `peak`: the sorted ones of all parts, found by bisection in
+// several parts at once, whose loads do not wait for each other.
+HHRNET_HD int count_better(const float* value, const int* index, int parts, int limit, const Peak& peak) {
+    constexpr int kAtOnce = 8;
+    int count = 0;
+    for (int first = 0; first < parts; first += kAtOnce) {
+        int before[kAtOnce] = {};
+        for (int step = 1 << highest_bit(uint32_t(limit)); step > 0; step /= 2) {
+            float probe[kAtOnce];
+            int place[kAtOnce];
+            for (int i = 0; i < kAtOnce; ++i) {
+                const bool inside = first + i < parts && before[i] + step <= limit;
+                place[i] = inside ? (first + i) * limit + before[i] + step - 1 : -1;
+                probe[i] = value[greatest(place[i], 0)];
+            }
+            for (int i = 0; i < kAtOnce; ++i) {
+                bool more = probe[i] > peak.value;
+                if (probe[i] == peak.value) more = index[greatest(place[i], 0)] < peak.index;
+                before[i] += place[i] >= 0 && more ? step : 0;
+            }
+        }
+        for (int i = 0; i < kAtOnce; ++i) count += before[i];
+    }
+    return count;
+}
+
+// Merges what the parts of a joint found, by a team: the best `limit` of them, sorted. The values of `out`
+// are zeros before.
+template <class Team>
+HHRNET_HD void merge_parts(const Team& team, const Candidates& from, int joint, int parts, int limit,
+                           int dims, float threshold, const Candidates& out) {
+    const int first = joint * parts * limit;
+    for (int begin = 0; begin < parts * limit; begin += team.size()) {
+        const int i = begin + team.rank(),
+                  own = first + i % parts * limit + i / parts;  // the best ones first
+        const bool used = i < parts * limit && from.value[own] > threshold;
+        if (team.ballot(used) == 0 && team.size() >= parts) return;  // no part has one in this place
+        if (!used) continue;
+        const Peak peak = {from.value[own], from.index[own]};
+        const int place = count_better(from.value + first, from.index + first, parts, limit, peak);
+        if (place >= limit) continue;
+        const int to = joint * limit + place;
+        out.value[to] = peak.value;
+        out.index[to] = peak.index;
+        for (int dim = 0; dim < dims; ++dim) out.tag[to * dims + dim] = from.tag[own * dims + dim];
     }
 }
 

@@ -68,9 +68,10 @@ struct Refinement {
     TileTags tiles;
 
     HHRNET_HD float distance(const float* person_tag, int y, int x) const {
+        const TagPlace place(tags, y, x);
         float squared = 0.0f;
         for (int dim = 0; dim < tags.dims; ++dim) {
-            const float tag = sample_tag(tags, joint, dim, y, x);
+            const float tag = sample_tag(tags, joint, dim, place);
             const float difference = tag - person_tag[dim];
             squared = squared + difference * difference;
         }
@@ -78,26 +79,7 @@ struct Refinement {
     }
 };
 
-// The range of the tags in one tile, margin included.
-HHRNET_HD void bound_tags(const Refinement& r, int tile, int dim) {
-    const TagMaps& t = r.tags;
-    const Projection& p = r.projection;
-    const Span rows = tag_span(t.fine_rows, t.grid_rows, tile / p.tiles_wide(), false);
-    const Span columns = tag_span(t.fine_columns, t.grid_columns, tile % p.tiles_wide(), dim == 1);
-    const TagSide side = t.of(dim);
-    const float* map = side.joint(r.joint);
-    const long stride = side.row_stride;
-    float low = map[rows.begin * stride + columns.begin], high = low;
-    for (int y = rows.begin; y < rows.end; ++y)
-        for (int x = columns.begin; x < columns.end; ++x) {
-            low = least(low, map[y * stride + x]);
-            high = greatest(high, map[y * stride + x]);
-        }
-    r.tiles.low[size_t(dim) * p.tiles() + tile] = -raised_by_margin(-low);
-    r.tiles.high[size_t(dim) * p.tiles() + tile] = raised_by_margin(high);
-}
-
-// The same for every tile, by one thread, row by row.
+// The range of the tags in every tile, margin included, by one thread, row by row.
 inline void bound_tag_rows(const Refinement& r, int dim) {
     const Projection& p = r.projection;
     const TagSide& side = r.tags.side[dim];
@@ -114,13 +96,70 @@ inline void bound_tag_rows(const Refinement& r, int dim) {
     }
 }
 
+// Where the teams of a group keep the ranges of columns.
+struct TagScratch {
+    static constexpr int kTeams = 16, kColumns = 264;
+    static constexpr int kTiles = 16;  // of a row that a team bounds at once, at most one for each thread
+
+    float low[kTeams][kColumns], high[kTeams][kColumns];
+};
+
+// The same for tiles side by side from number `first` on, by a team: the range of each column first, then a
+// tile for each thread.
+template <class Team>
+HHRNET_HD void bound_tag_tiles(const Team& team, const Refinement& r, int dim, int first, int count,
+                               float* low, float* high) {
+    const TagMaps& t = r.tags;
+    const int wide = r.projection.tiles_wide();
+    const TagSide side = t.of(dim);
+    const float* map = side.joint(r.joint);
+    const Span rows = tag_span(t.fine_rows, t.grid_rows, first / wide, false);
+    const Span own =
+        tag_span(t.fine_columns, t.grid_columns, first % wide + least(team.rank(), count - 1), dim == 1);
+    const int begin = least(team.from(own.begin, 0), team.from(own.begin, count - 1)),
+              end = greatest(team.from(own.end, 0), team.from(own.end, count - 1));
+    float lowest = float_of(0x7f800000u), highest = float_of(0xff800000u);
+    for (int piece = begin; piece < end; piece += TagScratch::kColumns) {
+        const int piece_end = least(piece + TagScratch::kColumns, end);
+        for (int x = piece + team.rank(); x < piece_end; x += team.size()) {
+            float least_here = float_of(0x7f800000u), most_here = float_of(0xff800000u);
+            for_each_value<4, 1>(map, side.row_stride, rows, {x, x + 1}, [&](float value) {
+                least_here = least(least_here, value);
+                most_here = greatest(most_here, value);
+            });
+            low[x - piece] = least_here;
+            high[x - piece] = most_here;
+        }
+        team.barrier();
+        const Span seen = {greatest(own.begin, piece) - piece, least(own.end, piece_end) - piece};
+        for_each_value<1, 4>(low, 0, {0, 1}, seen, [&](float value) { lowest = least(lowest, value); });
+        for_each_value<1, 4>(high, 0, {0, 1}, seen, [&](float value) { highest = greatest(highest, value); });
+        team.barrier();
+    }
+    if (team.rank() >= count) return;
+    const size_t place = size_t(dim) * r.projection.tiles() + first + team.rank();
+    r.tiles.low[place] = -raised_by_margin(-lowest);
+    r.tiles.high[place] = raised_by_margin(highest);
+}
+
+// The same by a group: of all pieces of rows of tiles every parts-th from `part` on.
 template <class Group>
-HHRNET_HD void bound_all_tags(const Group& group, const Refinement& r) {
+HHRNET_HD void bound_all_tags(const Group& group, const Refinement& r, int part, int parts,
+                              TagScratch* scratch) {
     if constexpr (Group::single) {
         for (int dim = 0; dim < r.tags.dims; ++dim) bound_tag_rows(r, dim);
     } else {
-        for (int i = group.rank(); i < r.projection.tiles() * r.tags.dims; i += group.size())
-            bound_tags(r, i / r.tags.dims, i % r.tags.dims);
+        const auto team = group.team();
+        const int wide = r.projection.tiles_wide(), dims = r.tags.dims,
+                  most = least(team.size(), TagScratch::kTiles), pieces = ceil_div(wide, most);
+        const int index = team.index(), teams = least(team.count(), TagScratch::kTeams);
+        for (int i = part + index * parts; index < teams && i < r.projection.tiles_high() * pieces * dims;
+             i += teams * parts) {
+            const int column = i / dims % pieces * most, first = i / dims / pieces * wide + column;
+            bound_tag_tiles(team, r, i % dims, first, least(most, wide - column), scratch->low[index],
+                            scratch->high[index]);
+        }
+        group.barrier();
     }
 }
 
@@ -169,22 +208,58 @@ HHRNET_HD void try_pixel(const Refinement& r, const float* person_tag, float hea
     best = greatest(best, place_key(value, y * r.projection.width + x));
 }
 
-// Raises `best`, which other teams may be raising, to the best place of a tile, by a team; its value after
-// that.
-template <class Group, class Team>
-HHRNET_HD PlaceKey search_tile(const Group& group, const Team& team, const Refinement& r,
-                               const float* person_tag, int tile, PlaceKey& shared) {
-    PlaceKey best = team.from(team.rank() == 0 ? group.raise(&shared, 0) : 0, 0);
-    const float nearest = nearest_tag(r, person_tag, tile);
-    if (r.bounds[tile] - nearest < value_of(best)) return best;
-    const PatchArea area = TileWindow(r.projection, tile, 0).patch;
-    for (AreaWalk at(team.rank(), area.width); at.y < area.height; at.step(team.size())) {
-        const int y = area.y0 + at.y, x = area.x0 + at.x;
-        try_pixel(r, person_tag, sample_heat(r.projection, r.joint, y, x), nearest, y, x, best);
+constexpr int kSearchRows = 8;  // of a tile that a team searches at once: one strip for each thread of a warp
+constexpr int kSearchParts = kTile / kSearchRows;
+
+// Raises `best` to the best place of a part of a tile, by a team, each thread strip by strip. The pixel of
+// most heat in its strip comes first: it mostly rules the others out.
+template <class Team>
+HHRNET_HD PlaceKey search_strips(const Team& team, const Refinement& r, const float* person_tag,
+                                 float nearest, const PatchArea& area, PlaceKey best) {
+    const Strips strips(area);
+    for (int first = 0; first < strips.count; first += team.size()) {
+        const int index = first + team.rank(), y = area.y0 + strips.y(index), x = area.x0 + strips.x(index);
+        const int rows = index < strips.count ? least(kStrip, area.y0 + area.height - y) : 0;
+        float heat[kStrip] = {}, most = 0.0f;
+        int at = 0;
+        if (rows > 0) {
+            sample_heat_column(r.projection, r.joint, y, x, heat);
+            most = heat[0];
+            for (int i = 1; i < kStrip; ++i) {
+                const bool more = i < rows && heat[i] > most;
+                most = more ? heat[i] : most;
+                at = more ? i : at;
+            }
+            try_pixel(r, person_tag, most, nearest, y + at, x, best);
+        }
+        best = team_greatest(team, best);
+        const float limit = value_of(best);
+        uint32_t left = 0;
+        for (int i = 0; i < kStrip; ++i)
+            left |= uint32_t(i < rows && i != at && !(heat[i] - nearest < limit)) << i;
+        HHRNET_ROLLED
+        for (; left != 0; left &= left - 1) {
+            const int i = lowest_bit(left);
+            const float value = i == 0 ? heat[0] : i == 1 ? heat[1] : i == 2 ? heat[2] : heat[3];
+            try_pixel(r, person_tag, value, nearest, y + i, x, best);
+        }
     }
-    best = team_greatest(team, best);
+    return team_greatest(team, best);
+}
+
+// Raises `shared`, which other teams may be raising, to the best place of a part of a tile, by a team.
+template <class Group, class Team>
+HHRNET_HD void search_tile(const Group& group, const Team& team, const Refinement& r, const float* person_tag,
+                           int tile, int part, PlaceKey& shared) {
+    const PlaceKey before = team.from(team.rank() == 0 ? group.raise(&shared, 0) : 0, 0);
+    const float nearest = nearest_tag(r, person_tag, tile);
+    if (r.bounds[tile] - nearest < value_of(before)) return;
+    PatchArea area = TileWindow(r.projection, tile, 0).patch;
+    area.y0 += part * kSearchRows;
+    area.height = least(area.height - part * kSearchRows, kSearchRows);
+    if (area.height <= 0) return;
+    const PlaceKey best = search_strips(team, r, person_tag, nearest, area, before);
     if (team.rank() == 0) group.raise(&shared, best);
-    return best;
 }
 
 // heat - round(distance) of a whole patch, in patches.values; false where tags have to be sampled one by one.
@@ -261,37 +336,46 @@ inline PlaceKey find_place(const Refinement& r, const float* person_tag) {
     return best;
 }
 
-constexpr int kSearchers = 32;  // the most teams of a group that search side by side
+constexpr int kSearchers = 32;  // the most people that a group searches for at once
 constexpr int kTasks = 2048;
 
 // What a group shares while it refines one joint.
 struct RefineScratch {
-    PlaceKey best[kSearchers];  // of the person that each team took
-    int tasks[kTasks];          // tiles left to search: tile * kSearchers + team
-    int count;
+    int person[kSearchers];  // who misses the joint
+    PlaceKey seed[kSearchers], best[kSearchers];
+    int tasks[kTasks];  // tiles left to search: tile * kSearchers + searcher
+    int searchers, count;
 };
 
-// The tile where the joint may be best for a person's tag, by a team.
-template <class Team>
-HHRNET_HD int most_promising(const Team& team, const Refinement& r, const float* person_tag) {
-    PlaceKey most = 0;
-    HHRNET_UNROLL
-    for (int tile = team.rank(); tile < r.projection.tiles(); tile += team.size())
-        most = greatest(most, place_key(r.bounds[tile] - nearest_tag(r, person_tag, tile), tile));
-    return index_of(team_greatest(team, most));
+// Finds the tile where the joint may be best for each person, its index in s.seed. The tiles are divided
+// among the threads, the people are not.
+template <class Group, class TagOf>
+HHRNET_HD void find_seeds(const Group& group, const Refinement& r, const TagOf& tag_of, RefineScratch& s) {
+    const auto team = group.team();
+    for (int i = 0; i < s.searchers; ++i) {
+        const float* tag = tag_of(s.person[i]);
+        PlaceKey most = 0;
+        HHRNET_UNROLL
+        for (int tile = group.rank(); tile < r.projection.tiles(); tile += group.size())
+            most = greatest(most, place_key(r.bounds[tile] - nearest_tag(r, tag, tile), tile));
+        most = team_greatest(team, most);
+        if (team.rank() == 0) group.raise(&s.seed[i], most);
+    }
 }
 
-// Searches the most promising tile for a person and lists the others that may hold a better place.
-template <class Group, class Team>
-HHRNET_HD void begin_search(const Group& group, const Team& team, const Refinement& r,
-                            const float* person_tag, RefineScratch& s) {
-    const int tiles = r.projection.tiles(), seed = most_promising(team, r, person_tag);
-    const float found = value_of(search_tile(group, team, r, person_tag, seed, s.best[team.index()]));
-    HHRNET_UNROLL
-    for (int tile = team.rank(); tile < tiles; tile += team.size()) {
-        if (tile == seed || !(r.bounds[tile] - nearest_tag(r, person_tag, tile) >= found)) continue;
-        const int place = group.add(&s.count, 1);
-        if (place < kTasks) s.tasks[place] = tile * kSearchers + team.index();
+// Lists the tiles that may hold a better place for each person than the one found.
+template <class Group, class TagOf>
+HHRNET_HD void list_tasks(const Group& group, const Refinement& r, const TagOf& tag_of, RefineScratch& s) {
+    for (int i = 0; i < s.searchers; ++i) {
+        const float* tag = tag_of(s.person[i]);
+        const float found = value_of(s.best[i]);
+        const int seed = index_of(s.seed[i]);
+        HHRNET_UNROLL
+        for (int tile = group.rank(); tile < r.projection.tiles(); tile += group.size()) {
+            if (tile == seed || !(r.bounds[tile] - nearest_tag(r, tag, tile) >= found)) continue;
+            const int place = group.add(&s.count, 1);
+            if (place < kTasks) s.tasks[place] = tile * kSearchers + i;
+        }
     }
 }
 
@@ -307,8 +391,7 @@ HHRNET_HD void fill_keypoint(const Refinement& r, int index, float* keypoint) {
     keypoint[2] = heat;
 }
 
-// The same by one thread and, below, by a group, a person for each team and then all tiles left for all
-// teams.
+// Looks for the joint of all who miss it, by one thread and, below, by a group.
 HHRNET_HD void refine_people(const SingleThread&, const Refinement& r, const Span& part, int,
                              const float* person_tags, float* keypoints, RefineScratch*) {
     for (int person = part.begin; person < part.end; ++person) {
@@ -323,43 +406,53 @@ HHRNET_HD void refine_people(const Group& group, const Refinement& r, const Span
                              const float* person_tags, float* keypoints, RefineScratch* scratch) {
     RefineScratch& s = *scratch;
     const auto team = group.team();
-    const int teams = least(team.count(), kSearchers);
     const auto tag_of = [&](int person) { return person_tags + size_t(person) * r.tags.dims; };
-    for (int first = part.begin; first < part.end; first += teams * step) {
-        const int person = first + team.index() * step;
-        float* keypoint = keypoints + size_t(person) * r.joints * 3;
-        const bool takes = team.index() < teams && person < part.end && keypoint[2] == 0.0f;
-        if (group.rank() == 0) s.count = 0;
-        if (team.rank() == 0 && team.index() < teams) s.best[team.index()] = 0;
+    const auto keypoint = [&](int person) { return keypoints + size_t(person) * r.joints * 3; };
+    const auto search = [&](int searcher, int tile, int piece) {
+        search_tile(group, team, r, tag_of(s.person[searcher]), tile, piece, s.best[searcher]);
+    };
+    for (int first = part.begin; first < part.end; first += kSearchers * step) {
+        if (group.rank() == 0) s.searchers = s.count = 0;
         group.barrier();
-        if (takes) begin_search(group, team, r, tag_of(person), s);
-        group.barrier();
-        const int count = s.count;
-        if (count <= kTasks) {
-            for (int i = team.index(); i < count; i += team.count()) {
-                const int owner = s.tasks[i] % kSearchers, tile = s.tasks[i] / kSearchers;
-                search_tile(group, team, r, tag_of(first + owner * step), tile, s.best[owner]);
-            }
-        } else if (takes) {  // the list is too short
-            for (int tile = 0; tile < r.projection.tiles(); ++tile)
-                search_tile(group, team, r, tag_of(person), tile, s.best[team.index()]);
+        for (int i = group.rank(); i < kSearchers; i += group.size()) {
+            s.seed[i] = s.best[i] = 0;
+            const int person = first + i * step;
+            if (person < part.end && keypoint(person)[2] == 0.0f)
+                s.person[group.add(&s.searchers, 1)] = person;
         }
         group.barrier();
-        if (takes && team.rank() == 0) fill_keypoint(r, index_of(s.best[team.index()]), keypoint);
+        find_seeds(group, r, tag_of, s);
+        group.barrier();
+        for (int i = team.index(); i < s.searchers * kSearchParts; i += team.count())
+            search(i / kSearchParts, index_of(s.seed[i / kSearchParts]), i % kSearchParts);
+        group.barrier();
+        list_tasks(group, r, tag_of, s);
+        group.barrier();
+        if (s.count <= kTasks) {
+            for (int i = team.index(); i < s.count * kSearchParts; i += team.count()) {
+                const int task = s.tasks[i / kSearchParts];
+                search(task % kSearchers, task / kSearchers, i % kSearchParts);
+            }
+        } else {  // the list is too short
+            for (int i = team.index(); i < s.searchers * r.projection.tiles() * kSearchParts;
+                 i += team.count())
+                search(i / kSearchParts % s.searchers, i / kSearchParts / s.searchers, i % kSearchParts);
+        }
+        group.barrier();
+        for (int i = group.rank(); i < s.searchers; i += group.size())
+            fill_keypoint(r, index_of(s.best[i]), keypoint(s.person[i]));
+        group.barrier();
     }
 }
 
 // Fills one joint type of people `part`, every step-th, that miss it; `keypoints` are the joint's of the
-// first.
+// first. The bounds of the tags are there before.
 template <class Group>
 HHRNET_HD void refine_joint(const Group& group, const Refinement& r, Span part, int step,
                             const float* person_tags, float* keypoints, RefineScratch* scratch) {
     const auto has = [&](int person) { return keypoints[size_t(person) * r.joints * 3 + 2] != 0.0f; };
     while (part.begin < part.end && has(part.begin)) part.begin += step;
-    if (part.begin >= part.end) return;
-    bound_all_tags(group, r);
-    group.barrier();
-    refine_people(group, r, part, step, person_tags, keypoints, scratch);
+    if (part.begin < part.end) refine_people(group, r, part, step, person_tags, keypoints, scratch);
 }
 
 HHRNET_END

@@ -26,23 +26,50 @@ HHRNET_HD float sample_heat(const Projection& p, int joint, int y, int x) {
     return p.scales == 1 ? total : total / float(p.scales);
 }
 
+// The same for N rows of one column, from an even y on. Rows beyond the grid hold anything.
+template <int N>
+HHRNET_HD void sample_heat_column(const Projection& p, int joint, int y, int x, float (&out)[N]) {
+    for (int s = 0; s < p.scales; ++s) {
+        const HeatMap& map = p.scale[s];
+        const Source column = map.columns.at(x);
+        const float *left = map.joint(joint) + column.index0, *right = map.joint(joint) + column.index1;
+        const auto line = [&](int row) {
+            const int at = row * map.width;
+            return blend(column.weight0, left[at], column.weight1, right[at]);
+        };
+        float value[N];
+        resize_column<N>(map.rows, y, line, value);
+        for (int i = 0; i < N; ++i) out[i] = s == 0 ? value[i] : out[i] + value[i];
+    }
+    for (int i = 0; i < N && p.scales > 1; ++i) out[i] = out[i] / float(p.scales);
+}
+
 // A tag is interpolated twice: coarse to fine, in the mirrored image's own frame for side 1, then fine to the
-// grid.
-HHRNET_HD float sample_tag(const TagMaps& t, int joint, int dim, int y, int x) {
+// grid. What all dimensions share:
+struct TagPlace {
+    Source row, column;   // of the grid's pixel, in fine
+    Source upper, lower;  // of its rows, in coarse
+
+    HHRNET_HD TagPlace(const TagMaps& t, int y, int x)
+        : row(t.grid_rows.at(y)),
+          column(t.grid_columns.at(x)),
+          upper(t.fine_rows.at(row.index0)),
+          lower(t.fine_rows.at(row.index1)) {}
+};
+
+HHRNET_HD float sample_tag(const TagMaps& t, int joint, int dim, const TagPlace& at) {
     const TagSide side = t.of(dim);
     const float* map = side.joint(joint);
-    const Source row = t.grid_rows.at(y), column = t.grid_columns.at(x);
-    const Source upper = t.fine_rows.at(row.index0), lower = t.fine_rows.at(row.index1);
     const int last = t.fine_width - 1;
-    const Source left = t.fine_columns.at(dim == 0 ? column.index0 : last - column.index0);
-    const Source right = t.fine_columns.at(dim == 0 ? column.index1 : last - column.index1);
+    const Source left = t.fine_columns.at(dim == 0 ? at.column.index0 : last - at.column.index0);
+    const Source right = t.fine_columns.at(dim == 0 ? at.column.index1 : last - at.column.index1);
     const long stride = side.row_stride;
-    return blend(row.weight0,
-                 blend(column.weight0, interpolate(map, stride, upper, left), column.weight1,
-                       interpolate(map, stride, upper, right)),
-                 row.weight1,
-                 blend(column.weight0, interpolate(map, stride, lower, left), column.weight1,
-                       interpolate(map, stride, lower, right)));
+    return blend(at.row.weight0,
+                 blend(at.column.weight0, interpolate(map, stride, at.upper, left), at.column.weight1,
+                       interpolate(map, stride, at.upper, right)),
+                 at.row.weight1,
+                 blend(at.column.weight0, interpolate(map, stride, at.lower, left), at.column.weight1,
+                       interpolate(map, stride, at.lower, right)));
 }
 
 constexpr int kPatch = kTile + 2 * kMaxReach;
@@ -63,20 +90,18 @@ struct PatchArea {
     int y0, x0, height, width;
 };
 
-// Goes through an area row by row in steps of a team, without divisions.
-struct AreaWalk {
-    int y = 0, x, width;
+constexpr int kStrip = 4;  // rows of a column that a thread of a team samples at once
 
-    HHRNET_HD AreaWalk(int rank, int area_width) : x(rank), width(area_width) { settle(); }
-    HHRNET_HD void step(int size) {
-        x += size;
-        settle();
-    }
+// An area that begins in an even row, as strips for the threads of a team.
+struct Strips {
+    PatchArea area;
+    int count;
 
-  private:
-    HHRNET_HD void settle() {
-        for (; x >= width; x -= width) ++y;
-    }
+    HHRNET_HD explicit Strips(const PatchArea& whole)
+        : area(whole), count(ceil_div(whole.height, kStrip) * whole.width) {}
+    // Where a strip begins, from the area's corner.
+    HHRNET_HD int y(int index) const { return index / area.width * kStrip; }
+    HHRNET_HD int x(int index) const { return index % area.width; }
 };
 
 // The heat of a patch, by one thread; rows of the patch are kPatch apart.

@@ -26,6 +26,21 @@ HHRNET_HD Span mirrored_span(const Span& span, int size) { return {size - span.e
 
 HHRNET_HD float raised_by_margin(float value) { return value + (value < 0.0f ? -value : value) * kMargin; }
 
+// Visits the values of a part of a map, some of them more than once: in pieces of a fixed size, whose loads
+// do not wait for each other.
+template <int Rows, int Columns, class Visit>
+HHRNET_HD void for_each_value(const float* map, long stride, const Span& rows, const Span& columns,
+                              const Visit& visit) {
+    for (int y = rows.begin; y < rows.end; y += Rows)
+        for (int x = columns.begin; x < columns.end; x += Columns) {
+            float value[Rows * Columns];
+            for (int i = 0; i < Rows * Columns; ++i)
+                value[i] = map[least(y + i / Columns, rows.end - 1) * stride +
+                               least(x + i % Columns, columns.end - 1)];
+            for (int i = 0; i < Rows * Columns; ++i) visit(value[i]);
+        }
+}
+
 // No heat of `joint` in the tile is larger.
 HHRNET_HD float heat_bound(const Projection& p, int joint, int tile) {
     const int row = tile / p.tiles_wide(), column = tile % p.tiles_wide();
@@ -37,9 +52,8 @@ HHRNET_HD float heat_bound(const Projection& p, int joint, int tile) {
         const float* cells = map.joint_cells(joint);
         const int wide = map.cells_wide();
         float largest = cells[rows.begin * wide + columns.begin];
-        for (int y = rows.begin; y < rows.end; ++y)
-            for (int x = columns.begin; x < columns.end; ++x)
-                largest = greatest(largest, cells[y * wide + x]);
+        for_each_value<4, 4>(cells, wide, rows, columns,
+                             [&](float value) { largest = greatest(largest, value); });
         total += raised_by_margin(largest);
     }
     return p.scales == 1 ? total : raised_by_margin(total / float(p.scales));

@@ -1,5 +1,6 @@
 """The launch table says what the kernels take."""
 
+import dataclasses
 import re
 import shutil
 import subprocess
@@ -70,10 +71,20 @@ def test_grids_and_shapes_are_positive_whole_numbers() -> None:
             assert all(isinstance(side, int) and side > 0 for side in buffer.shape(DIMS)), buffer.name
 
 
-def test_the_memory_of_group_and_refine_is_what_the_headers_carve() -> None:
-    costs, arrived, keys = 30 * 30 * 8, 30 * 17 * 2 * 4, 30 * 17 * 4
-    assert launch_table.group_memory_floats(DIMS) * 4 >= costs + arrived + keys
-    assert np.prod(launch_table.REFINE_MEMORY.shape(DIMS)) == 2 * 17 * 4 * 2 * 2 * DIMS.tiles
+@pytest.mark.parametrize("dims", [1, 2])
+def test_the_memory_of_group_is_what_the_headers_carve(dims: int) -> None:
+    places = 30 * 17
+    costs, arrived, keys, candidates = 30 * 30 * 8, places * (dims == 1) * 4, places * 4, places * (2 + dims) * 4
+    sizes = dataclasses.replace(DIMS, dims=dims)
+    assert launch_table.group_memory_floats(sizes) * 4 == costs + arrived + keys + candidates
+
+
+def test_the_parts_of_a_joint_have_a_list_each() -> None:
+    assert DIMS.parts == 4
+    assert launch_table.VALUE.shape(DIMS) == (2, 17, 4, 30)
+    assert launch_table.TILE_TAGS.shape(DIMS) == (2, 17, 4, DIMS.tiles)
+    assert launch_table.PEAKS.grid(DIMS) == launch_table.REFINE.grid(DIMS) == (17, 2, 4)
+    assert dataclasses.replace(DIMS, images=32).parts == 1
 
 
 def test_an_engine_can_hold_every_buffer_but_those_of_the_warp() -> None:

@@ -72,16 +72,15 @@ static Output run_kernels(const Batch& batch, int threads) {
     const int ch = s.coarse_height, cw = s.coarse_width, fh = s.fine_height, fw = s.fine_width, h = r.height,
               w = r.width;
     const size_t channels = size_t(n) * k, tiles = size_t(ceil_div(h, kTile)) * ceil_div(w, kTile),
-                 places = channels * m;
+                 places = channels * m, found = places * unsigned(parts);
     auto heat = garbage<float>(channels * fh * fw), tags = garbage<float>(channels * l * ch * cw);
     auto cells = garbage<float>(channels * ceil_div(fh, kCell) * ceil_div(fw, kCell));
-    auto unusable = garbage<int>(channels * bands), index = garbage<int>(places),
+    auto unusable = garbage<int>(channels * bands), index = garbage<int>(found),
          live = garbage<int>(channels * tiles);
-    auto value = garbage<float>(places), tag = garbage<float>(places * l),
-         bounds = garbage<float>(channels * tiles);
+    auto value = garbage<float>(found), tag = garbage<float>(found * l),
+         bounds = garbage<float>(channels * tiles), tile_tags = garbage<float>(channels * 2 * l * tiles);
     auto grouped = garbage<float>(places * k * 3), person_tags = garbage<float>(places * l);
-    auto group_memory = garbage<float>(size_t(n) * 2 * (m * m + (m * k * l + m * k + 1) / 2));
-    auto refine_memory = garbage<float>(channels * unsigned(parts) * 2 * l * tiles);
+    auto group_memory = garbage<float>(size_t(n) * 2 * (m * m + (m * k * 5 + 1) / 2));
     Output out = {garbage<float>(places * k * 3), garbage<float>(places), garbage<float>(places * k * l),
                   garbage<int>(size_t(n))};
     std::vector<int> skeleton(batch.images[0].flip_index);
@@ -98,22 +97,22 @@ static Output run_kernels(const Batch& batch, int threads) {
     });
     int threshold;
     std::memcpy(&threshold, &set.detection_threshold, 4);
-    const Dim joint_grid = {unsigned(k), unsigned(n), 1};
+    const Dim joint_grid = {unsigned(k), unsigned(n), unsigned(parts)};
     launch(joint_grid, threads, [&] {
         peaks(heat.data(), cells.data(), tags.data(), k, l, ch, cw, fh, fw, h, w, threshold, set.nms_kernel,
-              m, value.data(), index.data(), tag.data(), bounds.data(), live.data());
+              m, value.data(), index.data(), tag.data(), bounds.data(), tile_tags.data(), live.data());
     });
     std::vector<float>& target = set.refine ? grouped : out.keypoints;
     launch({unsigned(n), 1, 1}, threads, [&] {
         group(heat.data(), value.data(), index.data(), tag.data(), skeleton.data(), unusable.data(), k, l, fh,
-              fw, h, w, bands, threshold, low_bits(set.tag_threshold), high_bits(set.tag_threshold), m,
+              fw, h, w, bands, parts, threshold, low_bits(set.tag_threshold), high_bits(set.tag_threshold), m,
               set.adjust, set.use_detection_val, set.ignore_too_much, target.data(), out.scores.data(),
               out.joint_tags.data(), person_tags.data(), out.count.data(), group_memory.data());
     });
     if (!set.refine) return out;
-    launch({unsigned(k), unsigned(n), unsigned(parts)}, threads, [&] {
-        refine(heat.data(), tags.data(), bounds.data(), grouped.data(), person_tags.data(), out.count.data(),
-               k, l, ch, cw, fh, fw, h, w, m, out.keypoints.data(), refine_memory.data());
+    launch(joint_grid, threads, [&] {
+        refine(heat.data(), tags.data(), bounds.data(), tile_tags.data(), grouped.data(), person_tags.data(),
+               out.count.data(), k, l, ch, cw, fh, fw, h, w, m, out.keypoints.data());
     });
     return out;
 }
