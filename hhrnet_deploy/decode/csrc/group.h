@@ -18,6 +18,7 @@ struct GroupScratch {
     int arrived_count[kMaxCandidates];            // how many arrived
     int person_of[kMaxCandidates];  // who takes each candidate; -1 - i: the i-th that starts a person
     int newcomers[kMaxCandidates];  // those, in order
+    int found[kMaxJoints];          // how many candidates each joint has
     int people;
 };
 
@@ -233,11 +234,15 @@ template <class Group>
 HHRNET_HD void group_people(const Group& group, const Grouping& g, GroupScratch& s) {
     const auto team = group.team();
     if (group.rank() == 0) s.people = 0;
+    for (int joint = team.index(); joint < g.joints; joint += team.count()) {
+        const int found = count_candidates(team, g, joint);
+        if (team.rank() == 0) s.found[joint] = found;
+    }
     clear_people(group, g, 0, g.settings.max_people);  // more are rare
     group.barrier();
     for (int i = 0; i < g.joints; ++i) {
         const int joint = clamped(g.order[i], 0, g.joints - 1);
-        const int found = count_candidates(team, g, joint);
+        const int found = s.found[joint];
         const int considered = least(s.people, g.settings.max_people);
         if (found == 0 || (g.settings.ignore_too_much && considered == g.settings.max_people)) continue;
         const auto cost = [&](int which, int person) {
