@@ -150,38 +150,30 @@ HHRNET_HD void change_row(const Team& team, double* values, int n, ColumnMask& z
 }
 
 // Fill the rows and take the smallest value of each from it (step 1). A team whose threads hold a whole row
-// takes two at once, so that one computes while the other waits.
+// takes several at once, so that one computes while another waits.
 template <class Group, class Cost>
 HHRNET_HD void reduce_rows(const Group& group, const Cost& cost_of, double* cost, int n, AssignScratch& s) {
     const auto team = group.team();
     const int column = team.rank();
-    for (int row = team.index(); n <= team.size() && row < n; row += 2 * team.count()) {
-        const int other = row + team.count();
-        double first = kNoValue, second = kNoValue;
-        if (column < n) {
-            first = cost_of(row, column);
-            if (other < n) second = cost_of(other, column);
+    constexpr int kAtOnce = 2;
+    for (int first = team.index(); n <= team.size() && first < n; first += kAtOnce * team.count()) {
+        double values[kAtOnce], smallest[kAtOnce];
+        for (int k = 0; k < kAtOnce; ++k) {
+            const int row = first + k * team.count();
+            values[k] = smallest[k] = column < n && row < n ? cost_of(row, column) : kNoValue;
         }
-        double least_first = first, least_second = second;
-        for (int mask = team.size() / 2; mask > 0; mask /= 2) {
-            least_first = least(least_first, team.exchange(least_first, mask));
-            least_second = least(least_second, team.exchange(least_second, mask));
-        }
-        first -= least_first;
-        second -= least_second;
-        if (column < n) {
-            cost[row * n + column] = first;
-            if (other < n) cost[other * n + column] = second;
-        }
-        const uint32_t zeros = team.ballot(column < n && first == 0.0),
-                       other_zeros = team.ballot(column < n && second == 0.0);
-        if (column == 0) {
+        for (int mask = team.size() / 2; mask > 0; mask /= 2)
+            for (int k = 0; k < kAtOnce; ++k)
+                smallest[k] = least(smallest[k], team.exchange(smallest[k], mask));
+        for (int k = 0; k < kAtOnce; ++k) {
+            const int row = first + k * team.count();
+            if (row >= n) break;
+            const double value = values[k] - smallest[k];
+            if (column < n) cost[row * n + column] = value;
+            const uint32_t zeros = team.ballot(column < n && value == 0.0);
+            if (column > 0) continue;
             s.zeros[row].clear();
             s.zeros[row].word[0] = zeros;
-            if (other < n) {
-                s.zeros[other].clear();
-                s.zeros[other].word[0] = other_zeros;
-            }
         }
     }
     for (int row = team.index(); n > team.size() && row < n; row += team.count()) {

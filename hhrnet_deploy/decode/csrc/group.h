@@ -12,10 +12,9 @@ constexpr double kNobodyCost = 1e10;
 // What a group shares while it groups one image. The arrays that grow with M are outside: see GroupMemory.
 struct GroupScratch {
     AssignScratch assign;
-    float person_tag[kMaxCandidates *
-                     kMaxTagDims];                // the tag of each person considered: the mean of those that
-    float tag_sum[kMaxCandidates * kMaxTagDims];  // arrived, and with several dimensions their sum
-    int arrived_count[kMaxCandidates];            // how many arrived
+    float person_tag[kMaxCandidates * kMaxTagDims];  // the mean of what arrived at each person considered,
+    float tag_sum[kMaxCandidates * kMaxTagDims];     // its sum where there are several dimensions,
+    int arrived_count[kMaxCandidates];               // and its number
     int person_of[kMaxCandidates];  // who takes each candidate; -1 - i: the i-th that starts a person
     int newcomers[kMaxCandidates];  // those, in order
     int found[kMaxJoints];          // how many candidates each joint has
