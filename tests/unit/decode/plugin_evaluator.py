@@ -54,7 +54,7 @@ def _program() -> str:
 
 
 class HostKernels:
-    """The shells of all kernels, blocks of real threads."""
+    """The shells of all kernels, blocks of several threads."""
 
     def __init__(self, library: Path, threads: int = 4) -> None:
         self._library = ctypes.CDLL(str(library))
@@ -77,7 +77,8 @@ def host_kernels() -> HostKernels:
         pytest.skip("g++ is not installed")
     program = _program()
     sources = [path for path in sorted(CSRC.iterdir()) if path.suffix in {".h", ".cu"}]
-    texts = [path.read_bytes() for path in (*sources, HERE / "native" / "cuda_on_host.h")]
+    host = [HERE / "native" / name for name in ("cuda_on_host.h", "together.h")]
+    texts = [path.read_bytes() for path in (*sources, *host)]
     digest = hashlib.sha256(program.encode() + b"".join(texts)).hexdigest()[:16]
     library = cache_folder() / "host-kernels" / f"{digest}.so"
     if not library.is_file():

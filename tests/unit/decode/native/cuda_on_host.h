@@ -1,14 +1,13 @@
-// Enough of CUDA's language for g++ to compile kernels.cu and run its blocks one after another with real
-// threads: the shells' index arithmetic and barriers are tested without a GPU.
+// Enough of CUDA's language for g++ to compile kernels.cu and run its blocks one after another, the threads
+// of each together: the shells' index arithmetic and barriers are tested without a GPU.
 #pragma once
 
-#include <atomic>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
 #include <functional>
-#include <thread>
-#include <vector>
+
+#include "together.h"
 
 #define __CUDA_ARCH__ 750
 #define __global__
@@ -21,29 +20,17 @@ struct Dim {
     unsigned x = 1, y = 1, z = 1;
 };
 
-inline thread_local Dim threadIdx, blockIdx;
 inline Dim blockDim, gridDim;
 
-// Threads wait here for each other; far cheaper than the system's for waits this short.
-class Meeting {
-  public:
-    void expect(unsigned count) { count_ = count; }
-    void wait() {
-        const unsigned round = round_.load(std::memory_order_acquire);
-        if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == count_) {
-            arrived_.store(0, std::memory_order_relaxed);
-            round_.store(round + 1, std::memory_order_release);
-        } else {
-            while (round_.load(std::memory_order_acquire) == round) std::this_thread::yield();
-        }
-    }
-
-  private:
-    unsigned count_ = 1;
-    std::atomic<unsigned> arrived_{0}, round_{0};
+constexpr unsigned kMostThreads = 1024;
+struct Place {
+    Dim thread, block;
 };
-inline Meeting block_meeting;
+inline Place places[kMostThreads];
+#define threadIdx (places[Together::rank()].thread)
+#define blockIdx (places[Together::rank()].block)
 
+inline Meeting block_meeting;
 inline void __syncthreads() { block_meeting.wait(); }
 inline int __clz(int value) { return value == 0 ? 32 : __builtin_clz(unsigned(value)); }
 inline int __popc(unsigned value) { return __builtin_popcount(value); }
@@ -100,23 +87,20 @@ inline unsigned __ballot_sync(unsigned all, bool value) {
 
 // Runs `kernel` for every block of `grid`, `threads` threads each, a power of two.
 inline void launch(Dim grid, int threads, const std::function<void()>& kernel) {
-    if ((threads & (threads - 1)) != 0) std::abort();
+    if (threads > int(kMostThreads) || (threads & (threads - 1)) != 0) std::abort();
     warp_size = unsigned(threads < 32 ? threads : 32);
     for (HostWarp& warp : warps) warp.meeting.expect(warp_size);
     block_meeting.expect(unsigned(threads));
     gridDim = grid;
     blockDim = {unsigned(threads), 1, 1};
-    std::vector<std::thread> block;
-    for (unsigned rank = 0; rank < unsigned(threads); ++rank)
-        block.emplace_back([&, rank] {
-            threadIdx = {rank, 0, 0};
-            for (unsigned z = 0; z < grid.z; ++z)
-                for (unsigned y = 0; y < grid.y; ++y)
-                    for (unsigned x = 0; x < grid.x; ++x) {
-                        blockIdx = {x, y, z};
-                        kernel();
-                        __syncthreads();
-                    }
-        });
-    for (std::thread& thread : block) thread.join();
+    Together::run(unsigned(threads), [&](unsigned rank) {
+        threadIdx = {rank, 0, 0};
+        for (unsigned z = 0; z < grid.z; ++z)
+            for (unsigned y = 0; y < grid.y; ++y)
+                for (unsigned x = 0; x < grid.x; ++x) {
+                    blockIdx = {x, y, z};
+                    kernel();
+                    __syncthreads();
+                }
+    });
 }

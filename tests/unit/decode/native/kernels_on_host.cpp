@@ -1,4 +1,4 @@
-// Runs the CUDA kernels' shells on batches of random images with blocks of real threads, buffers sized as the
+// Runs the CUDA kernels' shells on batches of random images with blocks of threads, buffers sized as the
 // launch table says and filled with garbage first, and compares every bit with the group of one. Arguments:
 // threads, cases, seed.
 #include <cstdio>

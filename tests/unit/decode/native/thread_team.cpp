@@ -1,12 +1,10 @@
-// Decodes random cases by a group of N real threads with a real barrier and compares every bit with the group
-// of one. Built with -fsanitize=thread a missing barrier is a reported race. Arguments: threads, cases, seed.
-#include <pthread.h>
-
+// Decodes random cases by a group of N threads with a barrier and compares every bit with the group of one.
+// Built with -fsanitize=thread a missing barrier is a reported race. Arguments: threads, cases, seed.
 #include <cstdio>
 #include <cstdlib>
-#include <thread>
 
 #include "random_heads.h"
+#include "together.h"
 
 using namespace hhrnet;
 using testing::Case;
@@ -15,11 +13,11 @@ using testing::Random;
 struct TeamMember {
     static constexpr bool single = false;
     int rank_, size_;
-    pthread_barrier_t* barrier_;
+    Meeting* meeting_;
 
     int rank() const { return rank_; }
     int size() const { return size_; }
-    void barrier() const { pthread_barrier_wait(barrier_); }
+    void barrier() const { meeting_->wait(); }
     int add(int* counter, int amount) const { return __atomic_fetch_add(counter, amount, __ATOMIC_RELAXED); }
     unsigned long long raise(unsigned long long* place, unsigned long long value) const {
         unsigned long long seen = __atomic_load_n(place, __ATOMIC_RELAXED);
@@ -49,14 +47,11 @@ static void decode_as_member(const TeamMember& member, const ImageRequest& r, co
 
 static ImageResult decode_by_team(const ImageRequest& r, void* memory, int size) {
     const Workspace w = carve(r, memory);
-    pthread_barrier_t barrier;
-    pthread_barrier_init(&barrier, nullptr, unsigned(size));
+    Meeting meeting;
+    meeting.expect(unsigned(size));
     int people = -1;
-    std::vector<std::thread> threads;
-    for (int rank = 0; rank < size; ++rank)
-        threads.emplace_back([&, rank] { decode_as_member({rank, size, &barrier}, r, w, &people); });
-    for (std::thread& thread : threads) thread.join();
-    pthread_barrier_destroy(&barrier);
+    Together::run(unsigned(size),
+                  [&](unsigned rank) { decode_as_member({int(rank), size, &meeting}, r, w, &people); });
     return {w.people.keypoints, w.people.scores, w.people.joint_tags, people, 0};
 }
 
