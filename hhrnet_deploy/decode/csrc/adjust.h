@@ -42,10 +42,11 @@ HHRNET_HD void score_people(const Group& group, const Grouping& g, int people) {
             mean_of_vector(g.joints, [&](int joint) { return g.keypoint(person, joint)[2]; });
 }
 
-// The mean tag over the joints a person has, in the order of the channels.
+// The mean tag over the joints a person has, in the order of the channels. Begins with the last threads: the
+// first ones score people.
 template <class Group>
 HHRNET_HD void mean_found_tags(const Group& group, const Grouping& g, int people) {
-    for (int i = group.rank(); i < people * g.dims; i += group.size()) {
+    for (int i = group.size() - 1 - group.rank(); i < people * g.dims; i += group.size()) {
         const int person = i / g.dims, dim = i % g.dims;
         uint64_t found = 0;
         HHRNET_UNROLL

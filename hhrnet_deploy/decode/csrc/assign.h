@@ -135,53 +135,61 @@ constexpr double kNoValue = 9223372036854775807.0;  // sys.maxsize
 // A row by a team: `change` makes the new value of each column, and the zeros among them are kept.
 template <class Team, class Change>
 HHRNET_HD void change_row(const Team& team, double* values, int n, ColumnMask& zeros, const Change& change) {
-    if (team.rank() == 0) zeros.clear();
+    uint32_t word = 0;
     for (int first = 0; first < n; first += team.size()) {
-        const int column = first + team.rank();
+        const int column = first + team.rank(), end = first + team.size();
         bool zero = false;
         if (column < n) {
             const double value = change(values[column], column);
             values[column] = value;
             zero = value == 0.0;
         }
-        const uint32_t found = team.ballot(zero);
-        if (team.rank() == 0) zeros.word[first / 32] |= found << (first % 32);
+        word |= team.ballot(zero) << (first % 32);
+        if (end % 32 != 0 && end < n) continue;
+        if (team.rank() == 0) zeros.word[first / 32] = word;
+        word = 0;
     }
+    for (int i = (n - 1) / 32 + 1 + team.rank(); i < kMaskWords; i += team.size()) zeros.word[i] = 0;
 }
 
-// Fill the rows and take the smallest value of each from it (step 1). A team whose threads hold a whole row
-// takes several at once, so that one computes while another waits.
+// Whether each thread of a team has a column of its own: then it takes several rows at once, so that one
+// computes while another waits.
+template <class Group>
+HHRNET_HD bool is_narrow(const Group& group, int n) {
+    return !Group::single && n <= group.team().size();
+}
+constexpr int kRowsAtOnce = 2;
+
+// Fill the rows and take the smallest value of each from it (step 1). cost_of(column)(row) is a value.
 template <class Group, class Cost>
 HHRNET_HD void reduce_rows(const Group& group, const Cost& cost_of, double* cost, int n, AssignScratch& s) {
     const auto team = group.team();
-    const int column = team.rank();
-    constexpr int kAtOnce = 2;
-    for (int first = team.index(); n <= team.size() && first < n; first += kAtOnce * team.count()) {
-        double values[kAtOnce], smallest[kAtOnce];
-        for (int k = 0; k < kAtOnce; ++k) {
-            const int row = first + k * team.count();
-            values[k] = smallest[k] = column < n && row < n ? cost_of(row, column) : kNoValue;
+    if (is_narrow(group, n)) {
+        const int column = team.rank();
+        const auto cost_in = cost_of(least(column, n - 1));
+        for (int first = team.index(); first < n; first += kRowsAtOnce * team.count()) {
+            double values[kRowsAtOnce], smallest[kRowsAtOnce];
+            for (int k = 0; k < kRowsAtOnce; ++k)
+                values[k] = smallest[k] = cost_in(least(first + k * team.count(), n - 1));
+            team_least(team, smallest);
+            for (int k = 0; k < kRowsAtOnce; ++k) {
+                const int row = first + k * team.count();
+                if (row >= n) break;
+                const double value = values[k] - smallest[k];
+                if (column < n) cost[row * n + column] = value;
+                const uint32_t zeros = team.ballot(column < n && value == 0.0);
+                if (column == 0) s.zeros[row].word[0] = zeros;
+            }
         }
-        for (int mask = team.size() / 2; mask > 0; mask /= 2)
-            for (int k = 0; k < kAtOnce; ++k)
-                smallest[k] = least(smallest[k], team.exchange(smallest[k], mask));
-        for (int k = 0; k < kAtOnce; ++k) {
-            const int row = first + k * team.count();
-            if (row >= n) break;
-            const double value = values[k] - smallest[k];
-            if (column < n) cost[row * n + column] = value;
-            const uint32_t zeros = team.ballot(column < n && value == 0.0);
-            if (column > 0) continue;
-            s.zeros[row].clear();
-            s.zeros[row].word[0] = zeros;
-        }
+        group.barrier();
+        return;
     }
-    for (int row = team.index(); n > team.size() && row < n; row += team.count()) {
+    for (int row = team.index(); row < n; row += team.count()) {
         double* values = cost + size_t(row) * n;
         double smallest = kNoValue;
-        for (int i = column; i < n; i += team.size()) {
-            values[i] = cost_of(row, i);
-            smallest = least(smallest, values[i]);
+        for (int column = team.rank(); column < n; column += team.size()) {
+            values[column] = cost_of(column)(row);
+            smallest = least(smallest, values[column]);
         }
         smallest = team_least(team, smallest);
         change_row(team, values, n, s.zeros[row], [&](double value, int) { return value - smallest; });
@@ -194,14 +202,21 @@ HHRNET_HD void reduce_rows(const Group& group, const Cost& cost_of, double* cost
 template <class Group>
 HHRNET_HD void make_zero(const Group& group, double* cost, int n, AssignScratch& s) {
     const auto team = group.team();
-    const ColumnMask covered = s.covered_columns;
-    for (int row = team.index(); row < n; row += team.count()) {
-        const double* values = cost + size_t(row) * n;
-        double smallest = kNoValue;  // of a covered row
-        for (int column = team.rank(); column < n && !s.covered_row[row]; column += team.size())
-            if (!covered.has(column)) smallest = least(smallest, values[column]);
-        smallest = team_least(team, smallest);
-        if (team.rank() == 0) s.row_least[row] = smallest;
+    const ColumnMask& covered = s.covered_columns;
+    for (int first = team.index(); first < n; first += kRowsAtOnce * team.count()) {
+        double least_open[kRowsAtOnce];  // of a covered row no value
+        for (int k = 0; k < kRowsAtOnce; ++k) {
+            const int row = first + k * team.count();
+            const bool open = row < n && !s.covered_row[row];
+            least_open[k] = kNoValue;
+            for (int column = team.rank(); open && column < n; column += team.size())
+                if (!covered.has(column))
+                    least_open[k] = least(least_open[k], cost[size_t(row) * n + column]);
+        }
+        team_least(team, least_open);
+        for (int k = 0; k < kRowsAtOnce; ++k)
+            if (team.rank() == 0 && first + k * team.count() < n)
+                s.row_least[first + k * team.count()] = least_open[k];
     }
     group.barrier();
     double smallest = kNoValue;
@@ -232,32 +247,46 @@ HHRNET_HD void complete_stars(int n, AssignScratch& s) {
 // rows and columns are bits that all threads have.
 template <class Team>
 class TeamStars {
+    static constexpr int kColumnBits = 5;
+
   public:
     HHRNET_HD TeamStars(const Team& team, int n, AssignScratch& s)
         : team_(team), n_(n), s_(s), zeros_(team.rank() < n ? s.zeros[team.rank()].word[0] : 0u) {}
 
-    // Row by row as first_stars, all threads alike: what a row takes waits for the rows before it alone.
+    // What first_stars does row by row, for all rows at once that no row before them is in the way of.
     HHRNET_HD AssignStep first() {
         const int i = team_.rank();
-        constexpr int kAtOnce = 8;  // loads that do not wait for each other
-        uint32_t taken = 0, mine = 0;
-        for (int first = 0; first < n_; first += kAtOnce) {
-            uint32_t zeros[kAtOnce];
-            for (int k = 0; k < kAtOnce; ++k) zeros[k] = first + k < n_ ? s_.zeros[first + k].word[0] : 0u;
-            for (int k = 0; k < kAtOnce; ++k) {
-                const uint32_t free = zeros[k] & ~taken, bit = free & (0u - free);
-                taken |= bit;
-                mine = i == first + k ? bit : mine;
+        // Rows of zeros alone are the last ones where people are more than candidates: they take what is
+        // left.
+        const uint32_t others = team_.ballot(i < n_ && zeros_ != all());
+        const int chosen = others == 0 ? 0 : highest_bit(others) + 1;
+        uint32_t open = chosen == 32 ? 0xffffffffu : (1u << chosen) - 1u, taken = 0;
+        while (open != 0) {
+            const uint32_t free = open >> i & 1u ? zeros_ & ~taken : 0u;
+            const int column = free != 0 ? lowest_bit(free) : -1;
+            const uint32_t rows = proposing(column);  // this thread's column
+            const int first = rows != 0 ? lowest_bit(rows) : -1;
+            const int winner = team_.from(first, column);
+            const uint32_t refused = team_.ballot(free != 0 && winner != i);
+            const uint32_t decided =
+                (refused & (0u - refused)) - 1u;  // the rows before the first refused one
+            if (free != 0 && decided >> i & 1u) in_row_ = column;
+            const bool settled = rows != 0 && decided >> first & 1u;
+            if (settled) in_column_ = first;
+            taken |= team_.ballot(settled);
+            open &= ~decided;
+        }
+        if (chosen < n_) {
+            const uint32_t left = all() & ~taken;
+            const int row = chosen + count_bits(left & ((1u << i) - 1u));
+            if ((left >> i & 1u) && row < n_) {
+                in_column_ = row;
+                s_.star_in_row[row] = i;
             }
+            team_.barrier();
+            if (i >= chosen && i < n_) in_row_ = s_.star_in_row[i];
+            team_.barrier();
         }
-        if (i < n_) s_.star_in_column[i] = -1;
-        team_.barrier();
-        if (mine != 0) {
-            in_row_ = lowest_bit(mine);
-            s_.star_in_column[in_row_] = i;  // for the thread of the column
-        }
-        team_.barrier();
-        if (i < n_) in_column_ = s_.star_in_column[i];
         return cover() ? AssignStep::done : prime();
     }
 
@@ -290,6 +319,16 @@ class TeamStars {
     }
 
   private:
+    // The rows that propose the column of this thread, when each proposes `column`; -1 is none.
+    HHRNET_HD uint32_t proposing(int column) const {
+        uint32_t rows = team_.ballot(column >= 0);
+        for (int b = 0; b < kColumnBits; ++b) {
+            const uint32_t set = team_.ballot(column & 1 << b);
+            rows &= team_.rank() & 1 << b ? set : ~set;
+        }
+        return rows;
+    }
+
     HHRNET_HD uint32_t all() const { return n_ == 32 ? 0xffffffffu : (1u << n_) - 1u; }
 
     HHRNET_HD void star(int row, int column) {
@@ -315,27 +354,30 @@ class TeamStars {
     }
 
     HHRNET_HD AssignStep prime() {
-        const int i = team_.rank();
-        int row = 0, column = 0;
+        const uint32_t mine = 1u << team_.rank();
+        uint32_t onward = ~0u, below = 0;  // rows from the last zero's on, columns before its star's
         for (int found = 0; found <= n_ * (n_ + 1); ++found) {
-            const uint32_t open = i < n_ && !(covered_rows_ >> i & 1u) ? zeros_ & ~covered_columns_ : 0u;
-            const uint32_t below = open & ((1u << column) - 1u);
+            const uint32_t open = covered_rows_ & mine ? 0u : zeros_ & ~covered_columns_;
             const uint32_t rows = team_.ballot(open != 0);
             if (rows == 0) return AssignStep::make_zero;
-            const uint32_t onward = rows >> row << row;
-            row = lowest_bit(onward != 0 ? onward : rows);
-            const int zero = team_.from(highest_bit(below != 0 ? below : open | 1u), row);
-            if (i == row) prime_ = zero;
-            const int star = team_.from(in_row_, row);
+            const uint32_t next = rows & onward ? rows & onward : rows, chosen = next & (0u - next);
+            const uint32_t columns = open & below ? open & below : open;
+            const int row = highest_bit(chosen);
+            const int both = team_.from(highest_bit(columns | 1u) + in_row_ * 256, row);
+            const int zero = both & 0xff, star = both >> 8;
+            if (chosen & mine) prime_ = zero;
             if (star >= 0) {
-                column = star;
-                covered_rows_ |= 1u << row;
-                covered_columns_ &= ~(1u << star);
+                const uint32_t bit = 1u << star;
+                onward = 0u - chosen;
+                below = bit - 1u;
+                covered_rows_ |= chosen;
+                covered_columns_ &= ~bit;
                 continue;
             }
             flip(row, zero);
             if (cover()) return AssignStep::done;
-            row = column = 0;
+            onward = ~0u;
+            below = 0;
         }
         return AssignStep::given_up;
     }
@@ -348,36 +390,47 @@ class TeamStars {
     int in_row_ = -1, in_column_ = -1, prime_ = -1;
 };
 
-// Steps 2 to 5, by the first team or, where it is too small, by one thread. Ends with a barrier.
-template <class Group>
-HHRNET_HD void star_zeros(const Group& group, int n, bool first, AssignScratch& s) {
-    const auto team = group.team();
-    if (!Group::single && n <= team.size()) {
-        if (team.index() == 0) {
-            TeamStars stars(team, n, s);
-            stars.store(first ? stars.first() : stars.resume());
-        }
-    } else if (group.rank() == 0) {
-        if (first) first_stars(n, s);
-        s.step = first && cover_stars(n, s) ? AssignStep::done : prime_zeros(n, s);
+// Steps 2 to 5 by the first team, in a matrix that is not narrow by one thread of it. Returns whether there
+// is more to do: step 6 and these again. Ends with a barrier of the team.
+template <class Group, class Team>
+HHRNET_HD bool star_zeros(const Group& group, const Team& team, int n, int round, AssignScratch& s) {
+    if (is_narrow(group, n)) {
+        TeamStars stars(team, n, s);
+        stars.store(round == 0 ? stars.first() : stars.resume());
+    } else if (team.rank() == 0) {
+        if (round == 0) first_stars(n, s);
+        s.step = round == 0 && cover_stars(n, s) ? AssignStep::done : prime_zeros(n, s);
     }
-    group.barrier();
+    team.barrier();
+    if (s.step == AssignStep::done) return false;
+    // Each round covers another row or, n times at most, adds a star.
+    if (s.step == AssignStep::make_zero && round < n * (n + 1)) return true;
+    team.barrier();  // all know
+    if (team.rank() == 0) {
+        s.step = AssignStep::given_up;
+        complete_stars(n, s);
+    }
+    team.barrier();
+    return false;
 }
 
-// Assigns the columns of the n x n matrix of cost_of(row, column) to its rows: s.star_in_row. `cost` is
-// scratch for n * n values. Ends with a barrier.
-template <class Group, class Cost>
-HHRNET_HD void assign(const Group& group, const Cost& cost_of, double* cost, int n, AssignScratch& s) {
-    reduce_rows(group, cost_of, cost, n, s);
-    star_zeros(group, n, true, s);
-    // Each round covers another row or, n times at most, adds a star.
-    for (int round = 0; s.step == AssignStep::make_zero && round < n * (n + 1); ++round) {
+// Assigns the columns of the n x n matrix of cost_of(column)(row) to its rows: s.star_in_row. Then the first
+// team goes on with `then`, while the others wait. `cost` is scratch for n * n values; with an n of 0 there
+// is nothing to assign. Ends with a barrier.
+template <class Group, class Cost, class Then>
+HHRNET_HD void assign(const Group& group, const Cost& cost_of, double* cost, int n, AssignScratch& s,
+                      const Then& then) {
+    if (n > 0)
+        reduce_rows(group, cost_of, cost, n, s);
+    else
+        group.barrier();
+    for (int round = 0;; ++round) {
+        const auto team = group.team();
+        if (team.index() == 0 && !(n > 0 && star_zeros(group, team, n, round, s))) then(team);
+        group.barrier();
+        if (n == 0 || s.step != AssignStep::make_zero) return;
         make_zero(group, cost, n, s);
-        star_zeros(group, n, false, s);
     }
-    if (s.step == AssignStep::done) return;
-    if (group.rank() == 0) complete_stars(n, s);
-    group.barrier();
 }
 
 HHRNET_END

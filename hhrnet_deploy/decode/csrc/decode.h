@@ -200,7 +200,6 @@ int group_image(const Group& group, const ImageRequest& r, const Workspace& w, c
     const int people = scratch->people;
     score_people(group, grouping, people);
     mean_found_tags(group, grouping, people);
-    group.barrier();
     if (r.settings.adjust) adjust_joints(group, p, grouping, people);
     group.barrier();
     return people;

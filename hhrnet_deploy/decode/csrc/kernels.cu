@@ -42,6 +42,14 @@ struct Warp {
         return __shfl_sync(kWholeWarp, value, rank);
     }
     __device__ uint32_t ballot(bool value) const { return __ballot_sync(kWholeWarp, value); }
+    __device__ uint32_t least_of(uint32_t value) const {
+#if __CUDA_ARCH__ >= 800
+        return __reduce_min_sync(kWholeWarp, value);
+#else
+        for (int mask = size() / 2; mask > 0; mask /= 2) value = least(value, exchange(value, mask));
+        return value;
+#endif
+    }
 };
 #else
 using Warp = Solo;
@@ -71,16 +79,6 @@ struct Block {
 
 // What `group` keeps in shared memory where it fits: 17 joints with 30 candidates do.
 constexpr int kStagedBytes = 20 * 1024;
-
-// Candidates as `peaks` found them, a list for each part of each joint, to one list for each joint.
-__device__ void merge_joints(const Block& block, const Candidates& from, int joints, int parts, int limit,
-                             int dims, float threshold, const Candidates& out) {
-    for (int i = block.rank(); i < joints * limit; i += block.size()) out.value[i] = 0.0f;
-    block.barrier();
-    const Warp team = block.team();
-    for (int joint = team.index(); joint < joints; joint += team.count())
-        merge_parts(team, from, joint, parts, limit, dims, threshold, out);
-}
 
 static_assert(sizeof(PeakScratch) < 48 * 1024, "peaks has to fit into static shared memory");
 static_assert(sizeof(TagScratch) <= sizeof(PeakScratch::patch), "peaks lends it the memory of patches");
@@ -223,6 +221,7 @@ extern "C" __global__ void __launch_bounds__(kThreads, 1)
           float* scores, float* joint_tags, float* person_tags, int* count, float* memory) {
     __shared__ GroupScratch scratch;
     __shared__ double staged[kStagedBytes / sizeof(double)];
+    __shared__ unsigned long long longest;
     __shared__ int bad;
     const Block block;
     const int image = int(blockIdx.x), limit = clamped(max_people, 1, kMaxCandidates);
@@ -257,19 +256,17 @@ extern "C" __global__ void __launch_bounds__(kThreads, 1)
     const Candidates candidates = {merged, reinterpret_cast<int*>(merged + joints * limit),
                                    merged + 2 * joints * limit};
     const size_t first = size_t(image) * joints * parts * limit;
-    merge_joints(block,
-                 {const_cast<float*>(value) + first, const_cast<int*>(index) + first,
-                  const_cast<float*>(tag) + first * dims},
-                 joints, parts, limit, dims, settings.detection_threshold, candidates);
+    merge_parts(block,
+                {const_cast<float*>(value) + first, const_cast<int*>(index) + first,
+                 const_cast<float*>(tag) + first * dims},
+                joints, parts, limit, dims, settings.detection_threshold, candidates, longest);
     const Grouping grouping = {settings,   joints, dims,
                                width,      height, skeleton + joints,
                                candidates, people, GroupMemory::at(own, joints, limit, dims)};
-    block.barrier();
     group_people(block, grouping, scratch);
     const int found = scratch.people;
     score_people(block, grouping, found);
     mean_found_tags(block, grouping, found);
-    block.barrier();
     if (adjust) adjust_joints(block, projection, grouping, found);
     if (block.rank() == 0) count[image] = found;
 }

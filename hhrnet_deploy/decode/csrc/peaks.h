@@ -292,19 +292,21 @@ HHRNET_HD void write_candidates(const Group& group, const PeakSearch& search, co
     }
 }
 
-// How many candidates of a joint are better than `peak`: the sorted ones of all parts, found by bisection in
-// several parts at once, whose loads do not wait for each other.
-HHRNET_HD int count_better(const float* value, const int* index, int parts, int limit, const Peak& peak) {
+// How many candidates of a joint are better than `peak`: the sorted ones of all parts, `room` places each of
+// which the first `longest` are in use at most, found by bisection in several parts at once, whose loads do
+// not wait for each other.
+HHRNET_HD int count_better(const float* value, const int* index, int parts, int room, int longest,
+                           const Peak& peak) {
     constexpr int kAtOnce = 8;
     int count = 0;
     for (int first = 0; first < parts; first += kAtOnce) {
         int before[kAtOnce] = {};
-        for (int step = 1 << highest_bit(uint32_t(limit)); step > 0; step /= 2) {
+        for (int step = 1 << highest_bit(uint32_t(longest)); step > 0; step /= 2) {
             float probe[kAtOnce];
             int place[kAtOnce];
             for (int i = 0; i < kAtOnce; ++i) {
-                const bool inside = first + i < parts && before[i] + step <= limit;
-                place[i] = inside ? (first + i) * limit + before[i] + step - 1 : -1;
+                const bool inside = first + i < parts && before[i] + step <= longest;
+                place[i] = inside ? (first + i) * room + before[i] + step - 1 : -1;
                 probe[i] = value[greatest(place[i], 0)];
             }
             for (int i = 0; i < kAtOnce; ++i) {
@@ -318,26 +320,49 @@ HHRNET_HD int count_better(const float* value, const int* index, int parts, int 
     return count;
 }
 
-// Merges what the parts of a joint found, by a team: the best `limit` of them, sorted. The values of `out`
-// are zeros before.
-template <class Team>
-HHRNET_HD void merge_parts(const Team& team, const Candidates& from, int joint, int parts, int limit,
-                           int dims, float threshold, const Candidates& out) {
-    const int first = joint * parts * limit;
-    for (int begin = 0; begin < parts * limit; begin += team.size()) {
-        const int i = begin + team.rank(),
-                  own = first + i % parts * limit + i / parts;  // the best ones first
-        const bool used = i < parts * limit && from.value[own] > threshold;
-        if (team.ballot(used) == 0 && team.size() >= parts) return;  // no part has one in this place
-        if (!used) continue;
+// How many places the fullest of `lists` sorted lists uses, as far as this team has looked: every team takes
+// some of the lists.
+template <class Group>
+HHRNET_HD int most_used(const Group& group, const float* value, int lists, int limit, float threshold) {
+    constexpr int kAtOnce = 8;
+    const auto team = group.team();
+    int used = 0;
+    for (int begin = team.rank(); begin < limit; begin += team.size())
+        for (int first = team.index(); first < lists; first += kAtOnce * team.count()) {
+            float read[kAtOnce];
+            for (int k = 0; k < kAtOnce; ++k)
+                read[k] = value[least(first + k * team.count(), lists - 1) * limit + begin];
+            for (int k = 0; k < kAtOnce; ++k) used = read[k] > threshold ? begin + 1 : used;
+        }
+    return used;
+}
+
+// Merges what the parts of each joint found: the best `limit` of them, sorted. `longest` is the group's own.
+// Ends with a barrier.
+template <class Group>
+HHRNET_HD void merge_parts(const Group& group, const Candidates& from, int joints, int parts, int limit,
+                           int dims, float threshold, const Candidates& out, unsigned long long& longest) {
+    const int lists = joints * parts;
+    if (group.rank() == 0) longest = 0;
+    for (int i = group.rank(); i < joints * limit; i += group.size()) out.value[i] = 0.0f;
+    group.barrier();
+    const int used = team_greatest(group.team(), most_used(group, from.value, lists, limit, threshold));
+    if (group.team().rank() == 0) group.raise(&longest, (unsigned long long)(used));
+    group.barrier();
+    const int places = int(longest);
+    for (int i = group.rank(); i < lists * places; i += group.size()) {
+        const int list = i % lists, own = list * limit + i / lists;  // the best ones first
+        if (!(from.value[own] > threshold)) continue;
+        const int joint = list / parts, first = joint * parts * limit;
         const Peak peak = {from.value[own], from.index[own]};
-        const int place = count_better(from.value + first, from.index + first, parts, limit, peak);
+        const int place = count_better(from.value + first, from.index + first, parts, limit, places, peak);
         if (place >= limit) continue;
         const int to = joint * limit + place;
         out.value[to] = peak.value;
         out.index[to] = peak.index;
         for (int dim = 0; dim < dims; ++dim) out.tag[to * dims + dim] = from.tag[own * dims + dim];
     }
+    group.barrier();
 }
 
 HHRNET_END

@@ -32,6 +32,8 @@ struct Solo {
     }
     // Bit i is what the thread with rank i passed.
     HHRNET_HD uint32_t ballot(bool value) const { return value; }
+    // The least of what all passed.
+    HHRNET_HD uint32_t least_of(uint32_t value) const { return value; }
 };
 
 struct SingleThread {
@@ -54,10 +56,46 @@ struct SingleThread {
     HHRNET_HD Solo team() const { return {}; }
 };
 
-template <class Team, class T>
-HHRNET_HD T team_least(const Team& team, T value) {
-    for (int mask = team.size() / 2; mask > 0; mask /= 2) value = least(value, team.exchange(value, mask));
-    return value;
+// Two words in the order of the doubles they are made of: `high` decides, where it is equal `low`.
+struct OrderedWords {
+    uint32_t high, low;
+
+    HHRNET_HD static OrderedWords of(double value) {
+        uint64_t bits;
+        __builtin_memcpy(&bits, &value, sizeof bits);
+        const uint32_t high = uint32_t(bits >> 32), low = uint32_t(bits);
+        const uint32_t negative = 0u - (high >> 31);
+        return {high ^ (negative | 0x80000000u), low ^ negative};
+    }
+    HHRNET_HD double value() const {
+        const uint32_t negative = (high >> 31) - 1u;
+        const uint64_t bits = uint64_t(high ^ (negative | 0x80000000u)) << 32 | (low ^ negative);
+        double value;
+        __builtin_memcpy(&value, &bits, sizeof value);
+        return value;
+    }
+};
+
+// The least of what all threads of a team passed, for several values that do not wait for each other.
+template <class Team, int count>
+HHRNET_HD void team_least(const Team& team, double (&values)[count]) {
+    OrderedWords words[count];
+    uint32_t high[count], low[count];
+    for (int i = 0; i < count; ++i) words[i] = OrderedWords::of(values[i]);
+    for (int i = 0; i < count; ++i) high[i] = team.least_of(words[i].high);
+    for (int i = 0; i < count; ++i)
+        low[i] = team.least_of(words[i].high == high[i] ? words[i].low : 0xffffffffu);
+    for (int i = 0; i < count; ++i) values[i] = OrderedWords{high[i], low[i]}.value();
+}
+
+template <int count>
+HHRNET_HD void team_least(const Solo&, double (&)[count]) {}
+
+template <class Team>
+HHRNET_HD double team_least(const Team& team, double value) {
+    double values[1] = {value};
+    team_least(team, values);
+    return values[0];
 }
 
 template <class Team, class T>

@@ -1,4 +1,4 @@
-"""The C++ of the decoder alone: by groups of real threads, and under the sanitizers."""
+"""The C++ of the decoder alone: by groups of threads, and under the sanitizers."""
 
 import shutil
 import subprocess
@@ -47,7 +47,11 @@ def test_a_group_of_threads_finds_the_same_people_without_a_race(build, threads:
 
 @pytest.mark.parametrize("threads", [1, 8, 32])
 def test_the_kernels_shells_find_the_same_people_without_a_race(build, threads: int) -> None:
-    run(build("kernels_on_host", "thread"), threads, 12, threads)
+    run(build("kernels_on_host", "thread"), threads, 20, threads)
+
+
+def test_the_shortcuts_of_grouping_are_what_they_stand_for(build) -> None:
+    run(build("grouping_steps", "address,undefined"), 20, 1)
 
 
 def test_arbitrary_bytes_neither_crash_nor_hang(build) -> None:
@@ -61,4 +65,5 @@ def test_many_groups_and_bytes(build) -> None:
     for threads in (2, 8):  # warps of so many
         run(build("kernels_on_host", "thread"), threads, 100, 200 + threads)
     run(build("kernels_on_host", "address,undefined"), 4, 300, 5)
+    run(build("grouping_steps", "thread"), 1000, 3)
     run(build("fuzz_decode", "address,undefined"), 20_000, 2)
