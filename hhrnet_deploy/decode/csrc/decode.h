@@ -36,7 +36,7 @@ struct Workspace {
     PeopleBuffers people;
     void* group_memory;
     void* step;  // rows of aggregate; or PeakScratch and live tiles; or GroupScratch; or RefineScratch,
-                 // TilePatches, TileTags and TileReach or TagScratch
+                 // TilePatches, TagRanges and TileReach or TagScratch
     size_t bytes;
 };
 
@@ -46,7 +46,7 @@ inline size_t step_bytes(const ImageRequest& r, int tiles) {
     size_t most = padded(sizeof(PeakScratch)) + sizeof(int) * tiles;
     most = greatest(most, sizeof(GroupScratch));
     most = greatest(most, padded(sizeof(RefineScratch)) + padded(sizeof(TilePatches)) +
-                              sizeof(float) * TileTags::floats(tiles, r.dims) +
+                              sizeof(float) * TagRanges::floats(tiles, r.dims) +
                               greatest(TileReach::bytes(tiles), sizeof(TagScratch)));
     for (int s = 0; s < r.scales; ++s) {
         const ScaleData& scale = r.scale[s];
@@ -212,18 +212,23 @@ void refine_all(const Group& group, const ImageRequest& r, const Workspace& w, c
     auto* scratch = reinterpret_cast<RefineScratch*>(step);
     auto* patches = reinterpret_cast<TilePatches*>(step += padded(sizeof(RefineScratch)));
     auto* memory = reinterpret_cast<float*>(step + padded(sizeof(TilePatches)));
-    const TileTags tiles = TileTags::at(memory, p.tiles(), r.dims);
-    void* rest = memory + TileTags::floats(p.tiles(), r.dims);
+    void* rest = memory + TagRanges::floats(p.tiles(), r.dims);
     const TileReach reach = TileReach::at(rest, p.tiles());
     auto* columns = static_cast<TagScratch*>(rest);  // a group of one needs that, any other this
     for (int joint = 0; joint < r.joints; ++joint) {
-        const Refinement refinement = {
-            p, tags, &w.tables, patches, reach, joint, r.joints, w.bounds + size_t(joint) * p.tiles(), tiles};
+        const Refinement refinement = {p,
+                                       tags,
+                                       patches,
+                                       reach,
+                                       joint,
+                                       r.joints,
+                                       w.bounds + size_t(joint) * p.tiles(),
+                                       {tags, &w.tables, p, joint, memory}};
         float* keypoints = w.people.keypoints + joint * 3;
         bool missing = false;
         for (int person = 0; person < people; ++person)
             missing |= keypoints[size_t(person) * r.joints * 3 + 2] == 0.0f;
-        if (missing) bound_all_tags(group, refinement, 0, 1, columns);
+        if (missing) bound_all_tags(group, refinement.ranges, 0, 1, columns);
         group.barrier();
         refine_joint(group, refinement, {0, people}, 1, w.people.person_tags, keypoints, scratch);
         group.barrier();

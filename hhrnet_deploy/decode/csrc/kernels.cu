@@ -7,6 +7,7 @@
 #include "aggregate.h"
 #include "peaks.h"
 #include "refine.h"
+#include "tag_ranges.h"
 #include "warp.h"
 
 #ifndef HHRNET_ONLY
@@ -200,11 +201,8 @@ extern "C" __global__ void __launch_bounds__(kThreads, 2)
                                part,
                                parts};
     const size_t first = (size_t(image) * joints + joint) * projection.tiles();
-    const Refinement tagged = {
-        projection, maps,    nullptr,
-        nullptr,    {},      joint,
-        joints,     nullptr, TileTags::at(tile_tags + first * 2 * dims, projection.tiles(), dims)};
-    bound_all_tags(Block{}, tagged, part, parts, reinterpret_cast<TagScratch*>(scratch.patch));
+    const TagRanges ranges(maps, nullptr, projection, joint, tile_tags + first * 2 * dims);
+    bound_all_tags(Block{}, ranges, part, parts, reinterpret_cast<TagScratch*>(scratch.patch));
     find_peaks(Block{}, search, bounds + first, live + first, scratch);
     const size_t places = size_t(image) * joints * parts * limit;
     write_candidates(Block{}, search, maps, scratch, {value + places, index + places, tag + places * dims});
@@ -293,16 +291,15 @@ extern "C" __global__ void __launch_bounds__(kThreads, 1)
             keypoints[place] = grouped[place];
         }
     block.barrier();
-    const Refinement refinement = {
-        projection,
-        maps,
-        nullptr,
-        nullptr,
-        {},
-        joint,
-        joints,
-        const_cast<float*>(bounds) + channel * tiles,
-        TileTags::at(const_cast<float*>(tile_tags) + channel * TileTags::floats(tiles, dims), tiles, dims)};
+    float* own_ranges = const_cast<float*>(tile_tags) + channel * TagRanges::floats(tiles, dims);
+    const Refinement refinement = {projection,
+                                   maps,
+                                   nullptr,
+                                   {},
+                                   joint,
+                                   joints,
+                                   const_cast<float*>(bounds) + channel * tiles,
+                                   {maps, nullptr, projection, joint, own_ranges}};
     refine_joint(block, refinement, {part, people}, parts, person_tags + first * dims,
                  keypoints + (first * joints + joint) * 3, &scratch);
 }

@@ -7,6 +7,7 @@
 #pragma once
 
 #include "adjust.h"
+#include "tag_ranges.h"
 #include "tiles.h"
 
 HHRNET_BEGIN
@@ -34,17 +35,7 @@ struct TilePatches {
     float heat[kTile * kPatch], tags[kTile * kPatch], values[kTile * kPatch];
 };
 
-// Scratch of one joint, one place per tile.
-struct TileTags {
-    float *low, *high;  // (L, tiles): the range of the tags
-
-    HHRNET_HD static size_t floats(int tiles, int dims) { return size_t(tiles) * 2 * dims; }
-    HHRNET_HD static TileTags at(float* memory, int tiles, int dims) {
-        return {memory, memory + size_t(tiles) * dims};
-    }
-};
-
-// What the group of one keeps beside it, one place per tile.
+// What one thread keeps of a joint, one place per tile.
 struct TileReach {
     float* rounded;    // the least rounded distance to the person's tag
     float* reachable;  // the largest value
@@ -60,12 +51,11 @@ struct TileReach {
 struct Refinement {
     const Projection& projection;
     const TagMaps& tags;
-    const TileTables* tables;  // these three for one thread
-    TilePatches* patches;
+    TilePatches* patches;  // these two for one thread
     TileReach reach;
     int joint, joints;
     float* bounds;  // the heat bound of every tile
-    TileTags tiles;
+    TagRanges ranges;
 
     HHRNET_HD float distance(const float* person_tag, int y, int x) const {
         const TagPlace place(tags, y, x);
@@ -79,97 +69,13 @@ struct Refinement {
     }
 };
 
-// The range of the tags in every tile, margin included, by one thread, row by row.
-inline void bound_tag_rows(const Refinement& r, int dim) {
-    const Projection& p = r.projection;
-    const TagSide& side = r.tags.side[dim];
-    const float* map = side.joint(r.joint);
-    const SpanTable& spans = r.tables->tags[dim];
-    float *low = r.tiles.low + size_t(dim) * p.tiles(), *high = r.tiles.high + size_t(dim) * p.tiles();
-    for (int row = 0; row < p.tiles_high(); ++row) {
-        smallest_rows(map, side.row_stride, r.tags.coarse_width, spans.rows[row], r.tables->low);
-        largest_rows(map, side.row_stride, r.tags.coarse_width, spans.rows[row], r.tables->high);
-        for (int column = 0; column < p.tiles_wide(); ++column, ++low, ++high) {
-            *low = -raised_by_margin(-smallest_of(r.tables->low, spans.columns[column]));
-            *high = raised_by_margin(largest_of(r.tables->high, spans.columns[column]));
-        }
-    }
-}
-
-// Where the teams of a group keep the ranges of columns.
-struct TagScratch {
-    static constexpr int kTeams = 16, kColumns = 264;
-    static constexpr int kTiles = 16;  // of a row that a team bounds at once, at most one for each thread
-
-    float low[kTeams][kColumns], high[kTeams][kColumns];
-};
-
-// The same for tiles side by side from number `first` on, by a team: the range of each column first, then a
-// tile for each thread.
-template <class Team>
-HHRNET_HD void bound_tag_tiles(const Team& team, const Refinement& r, int dim, int first, int count,
-                               float* low, float* high) {
-    const TagMaps& t = r.tags;
-    const int wide = r.projection.tiles_wide();
-    const TagSide side = t.of(dim);
-    const float* map = side.joint(r.joint);
-    const Span rows = tag_span(t.fine_rows, t.grid_rows, first / wide, false);
-    const Span own =
-        tag_span(t.fine_columns, t.grid_columns, first % wide + least(team.rank(), count - 1), dim == 1);
-    const int begin = least(team.from(own.begin, 0), team.from(own.begin, count - 1)),
-              end = greatest(team.from(own.end, 0), team.from(own.end, count - 1));
-    float lowest = float_of(0x7f800000u), highest = float_of(0xff800000u);
-    for (int piece = begin; piece < end; piece += TagScratch::kColumns) {
-        const int piece_end = least(piece + TagScratch::kColumns, end);
-        for (int x = piece + team.rank(); x < piece_end; x += team.size()) {
-            float least_here = float_of(0x7f800000u), most_here = float_of(0xff800000u);
-            for_each_value<4, 1>(map, side.row_stride, rows, {x, x + 1}, [&](float value) {
-                least_here = least(least_here, value);
-                most_here = greatest(most_here, value);
-            });
-            low[x - piece] = least_here;
-            high[x - piece] = most_here;
-        }
-        team.barrier();
-        const Span seen = {greatest(own.begin, piece) - piece, least(own.end, piece_end) - piece};
-        for_each_value<1, 4>(low, 0, {0, 1}, seen, [&](float value) { lowest = least(lowest, value); });
-        for_each_value<1, 4>(high, 0, {0, 1}, seen, [&](float value) { highest = greatest(highest, value); });
-        team.barrier();
-    }
-    if (team.rank() >= count) return;
-    const size_t place = size_t(dim) * r.projection.tiles() + first + team.rank();
-    r.tiles.low[place] = -raised_by_margin(-lowest);
-    r.tiles.high[place] = raised_by_margin(highest);
-}
-
-// The same by a group: of all pieces of rows of tiles every parts-th from `part` on.
-template <class Group>
-HHRNET_HD void bound_all_tags(const Group& group, const Refinement& r, int part, int parts,
-                              TagScratch* scratch) {
-    if constexpr (Group::single) {
-        for (int dim = 0; dim < r.tags.dims; ++dim) bound_tag_rows(r, dim);
-    } else {
-        const auto team = group.team();
-        const int wide = r.projection.tiles_wide(), dims = r.tags.dims,
-                  most = least(team.size(), TagScratch::kTiles), pieces = ceil_div(wide, most);
-        const int index = team.index(), teams = least(team.count(), TagScratch::kTeams);
-        for (int i = part + index * parts; index < teams && i < r.projection.tiles_high() * pieces * dims;
-             i += teams * parts) {
-            const int column = i / dims % pieces * most, first = i / dims / pieces * wide + column;
-            bound_tag_tiles(team, r, i % dims, first, least(most, wide - column), scratch->low[index],
-                            scratch->high[index]);
-        }
-        group.barrier();
-    }
-}
-
 // The bound of a tile for a person's tag: no rounded distance is smaller.
 HHRNET_HD float nearest_tag(const Refinement& r, const float* person_tag, int tile) {
     const int tiles = r.projection.tiles();
     float squared = 0.0f;
     for (int dim = 0; dim < r.tags.dims; ++dim) {
-        const float low = r.tiles.low[size_t(dim) * tiles + tile],
-                    high = r.tiles.high[size_t(dim) * tiles + tile], tag = person_tag[dim];
+        const float low = r.ranges.low[size_t(dim) * tiles + tile],
+                    high = r.ranges.high[size_t(dim) * tiles + tile], tag = person_tag[dim];
         const float outside = greatest(greatest(low - tag, tag - high), 0.0f);
         squared = squared + outside * outside;
     }
@@ -182,8 +88,8 @@ inline void bound_places(const Refinement& r, const float* person_tag) {
     float *HHRNET_RESTRICT rounded = r.reach.rounded, *HHRNET_RESTRICT reachable = r.reach.reachable;
     const float* HHRNET_RESTRICT bounds = r.bounds;
     for (int dim = 0; dim < r.tags.dims; ++dim) {
-        const float* HHRNET_RESTRICT low = r.tiles.low + size_t(dim) * tiles;
-        const float* HHRNET_RESTRICT high = r.tiles.high + size_t(dim) * tiles;
+        const float* HHRNET_RESTRICT low = r.ranges.low + size_t(dim) * tiles;
+        const float* HHRNET_RESTRICT high = r.ranges.high + size_t(dim) * tiles;
         const float tag = person_tag[dim];
         for (int tile = 0; tile < tiles; ++tile) {
             const float outside = greatest(greatest(low[tile] - tag, tag - high[tile]), 0.0f);
