@@ -26,7 +26,7 @@ struct GroupScratch {
     int person_of[kMaxCandidates];       // who takes each candidate; -1 - i: the i-th that starts a person
     int newcomers[kMaxCandidates];       // those, in order,
     float newcomer_key[kMaxCandidates];  // and the first value of their tags
-    int joint[kMaxJoints], found[kMaxJoints];  // in their order; how many candidates each has
+    int joint[kMaxJoints], found[kMaxJoints];  // as they are grouped; how many candidates each has
     int people;
 };
 
