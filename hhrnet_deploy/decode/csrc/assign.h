@@ -300,6 +300,7 @@ class TeamStars {
         }
         covered_columns_ = s_.covered_columns.word[0];
         covered_rows_ = team_.ballot(i < n_ && s_.covered_row[i]);
+        team_.barrier();  // all have read what store writes
         return prime();
     }
 

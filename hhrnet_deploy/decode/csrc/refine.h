@@ -103,54 +103,43 @@ inline void bound_places(const Refinement& r, const float* person_tag) {
     }
 }
 
-// Raises `best` by one pixel, unless its heat cannot reach it. Before the first place `best` is NaN as a
-// value: it compares false.
-HHRNET_HD void try_pixel(const Refinement& r, const float* person_tag, float heat, float nearest, int y,
-                         int x, PlaceKey& best) {
-    const float limit = value_of(best);
-    if (heat - nearest < limit) return;
-    const float value = heat - rintf(r.distance(person_tag, y, x));
-    if (value < limit) return;
-    best = greatest(best, place_key(value, y * r.projection.width + x));
+// Raises `best` to a pixel's value. Before the first place `best` is NaN as a value: it compares false.
+HHRNET_HD void raise_place(PlaceKey& best, float value, int index) {
+    if (value < value_of(best)) return;
+    best = greatest(best, place_key(value, index));
+}
+
+// The same from its heat, unless that cannot reach it.
+inline void try_pixel(const Refinement& r, const float* person_tag, float heat, float nearest, int y, int x,
+                      PlaceKey& best) {
+    if (heat - nearest < value_of(best)) return;
+    raise_place(best, heat - rintf(r.distance(person_tag, y, x)), y * r.projection.width + x);
 }
 
 constexpr int kSearchRows = 8;  // of a tile that a team searches at once: one strip for each thread of a warp
 constexpr int kSearchParts = kTile / kSearchRows;
 
-// Raises `best` to the best place of a part of a tile, by a team, each thread strip by strip. The pixel of
-// most heat in its strip comes first: it mostly rules the others out.
-template <class Team>
-HHRNET_HD PlaceKey search_strips(const Team& team, const Refinement& r, const float* person_tag,
-                                 float nearest, const PatchArea& area, PlaceKey best) {
-    const Strips strips(area);
-    for (int first = 0; first < strips.count; first += team.size()) {
-        const int index = first + team.rank(), y = area.y0 + strips.y(index), x = area.x0 + strips.x(index);
-        const int rows = index < strips.count ? least(kStrip, area.y0 + area.height - y) : 0;
-        float heat[kStrip] = {}, most = 0.0f;
-        int at = 0;
-        if (rows > 0) {
-            sample_heat_column(r.projection, r.joint, y, x, heat);
-            most = heat[0];
-            for (int i = 1; i < kStrip; ++i) {
-                const bool more = i < rows && heat[i] > most;
-                most = more ? heat[i] : most;
-                at = more ? i : at;
-            }
-            try_pixel(r, person_tag, most, nearest, y + at, x, best);
-        }
-        best = team_greatest(team, best);
-        const float limit = value_of(best);
-        uint32_t left = 0;
-        for (int i = 0; i < kStrip; ++i)
-            left |= uint32_t(i < rows && i != at && !(heat[i] - nearest < limit)) << i;
-        HHRNET_ROLLED
-        for (; left != 0; left &= left - 1) {
-            const int i = lowest_bit(left);
-            const float value = i == 0 ? heat[0] : i == 1 ? heat[1] : i == 2 ? heat[2] : heat[3];
-            try_pixel(r, person_tag, value, nearest, y + i, x, best);
+// Raises `best` to the best pixel of a strip of `rows` rows from (y, x) on, by one thread.
+HHRNET_HD void search_strip(const Refinement& r, const float* person_tag, float nearest, int rows, int y,
+                            int x, PlaceKey& best) {
+    float heat[kStrip];
+    sample_heat_column(r.projection, r.joint, y, x, heat);
+    const float limit = value_of(best);
+    bool reaching = false;
+    for (int i = 0; i < kStrip; ++i) reaching |= i < rows && !(heat[i] - nearest < limit);
+    if (!reaching) return;
+    float squared[kStrip] = {};
+    HHRNET_ROLLED
+    for (int dim = 0; dim < r.tags.dims; ++dim) {
+        float tags[kStrip];
+        sample_tag_column(r.tags, r.joint, dim, y, x, tags);
+        for (int i = 0; i < kStrip; ++i) {
+            const float difference = tags[i] - person_tag[dim];
+            squared[i] = squared[i] + difference * difference;
         }
     }
-    return team_greatest(team, best);
+    for (int i = 0; i < kStrip; ++i)
+        if (i < rows) raise_place(best, heat[i] - rintf(sqrtf(squared[i])), (y + i) * r.projection.width + x);
 }
 
 // Raises `shared`, which other teams may be raising, to the best place of a part of a tile, by a team.
@@ -164,7 +153,12 @@ HHRNET_HD void search_tile(const Group& group, const Team& team, const Refinemen
     area.y0 += part * kSearchRows;
     area.height = least(area.height - part * kSearchRows, kSearchRows);
     if (area.height <= 0) return;
-    const PlaceKey best = search_strips(team, r, person_tag, nearest, area, before);
+    const Strips strips(area);
+    PlaceKey best = before;
+    for (int i = team.rank(); i < strips.count; i += team.size())
+        search_strip(r, person_tag, nearest, least(kStrip, area.height - strips.y(i)), area.y0 + strips.y(i),
+                     area.x0 + strips.x(i), best);
+    best = team_greatest(team, best);
     if (team.rank() == 0) group.raise(&shared, best);
 }
 
@@ -245,12 +239,26 @@ inline PlaceKey find_place(const Refinement& r, const float* person_tag) {
 constexpr int kSearchers = 32;  // the most people that a group searches for at once
 constexpr int kTasks = 2048;
 
+struct SearchTask {
+    int searcher, tile;
+};
+
 // What a group shares while it refines one joint.
 struct RefineScratch {
     int person[kSearchers];  // who misses the joint
     PlaceKey seed[kSearchers], best[kSearchers];
     int tasks[kTasks];  // tiles left to search: tile * kSearchers + searcher
     int searchers, count;
+
+    // Tiles to search: everybody's seed, or those on the list, or, where it is too short, all for everybody.
+    HHRNET_HD int tasks_of(bool seeds, int tiles) const {
+        return seeds ? searchers : count <= kTasks ? count : searchers * tiles;
+    }
+    HHRNET_HD SearchTask task(bool seeds, int number) const {
+        if (seeds) return {number, index_of(seed[number])};
+        if (count > kTasks) return {number % searchers, number / searchers};
+        return {tasks[number] % kSearchers, tasks[number] / kSearchers};
+    }
 };
 
 // Finds the tile where the joint may be best for each person, its index in s.seed. The tiles are divided
@@ -314,9 +322,6 @@ HHRNET_HD void refine_people(const Group& group, const Refinement& r, const Span
     const auto team = group.team();
     const auto tag_of = [&](int person) { return person_tags + size_t(person) * r.tags.dims; };
     const auto keypoint = [&](int person) { return keypoints + size_t(person) * r.joints * 3; };
-    const auto search = [&](int searcher, int tile, int piece) {
-        search_tile(group, team, r, tag_of(s.person[searcher]), tile, piece, s.best[searcher]);
-    };
     for (int first = part.begin; first < part.end; first += kSearchers * step) {
         if (group.rank() == 0) s.searchers = s.count = 0;
         group.barrier();
@@ -329,22 +334,19 @@ HHRNET_HD void refine_people(const Group& group, const Refinement& r, const Span
         group.barrier();
         find_seeds(group, r, tag_of, s);
         group.barrier();
-        for (int i = team.index(); i < s.searchers * kSearchParts; i += team.count())
-            search(i / kSearchParts, index_of(s.seed[i / kSearchParts]), i % kSearchParts);
-        group.barrier();
-        list_tasks(group, r, tag_of, s);
-        group.barrier();
-        if (s.count <= kTasks) {
-            for (int i = team.index(); i < s.count * kSearchParts; i += team.count()) {
-                const int task = s.tasks[i / kSearchParts];
-                search(task % kSearchers, task / kSearchers, i % kSearchParts);
+        HHRNET_ROLLED
+        for (int round = 0; round < 2; ++round) {
+            const bool seeds = round == 0;
+            const int pieces = s.tasks_of(seeds, r.projection.tiles()) * kSearchParts;
+            for (int i = team.index(); i < pieces; i += team.count()) {
+                const SearchTask task = s.task(seeds, i / kSearchParts);
+                search_tile(group, team, r, tag_of(s.person[task.searcher]), task.tile, i % kSearchParts,
+                            s.best[task.searcher]);
             }
-        } else {  // the list is too short
-            for (int i = team.index(); i < s.searchers * r.projection.tiles() * kSearchParts;
-                 i += team.count())
-                search(i / kSearchParts % s.searchers, i / kSearchParts / s.searchers, i % kSearchParts);
+            group.barrier();
+            if (seeds) list_tasks(group, r, tag_of, s);
+            group.barrier();
         }
-        group.barrier();
         for (int i = group.rank(); i < s.searchers; i += group.size())
             fill_keypoint(r, index_of(s.best[i]), keypoint(s.person[i]));
         group.barrier();

@@ -72,6 +72,49 @@ HHRNET_HD float sample_tag(const TagMaps& t, int joint, int dim, const TagPlace&
                        interpolate(map, stride, at.lower, right)));
 }
 
+constexpr int kStrip = 4;  // rows of a column that a thread of a team samples at once
+
+// The same of a whole strip, from row y on. Rows beyond the grid hold anything.
+HHRNET_HD void sample_tag_column(const TagMaps& t, int joint, int dim, int y, int x, float (&out)[kStrip]) {
+    if (!(t.grid_rows.doubles() && t.fine_rows.doubles() && y % 4 == 0)) {
+        HHRNET_ROLLED
+        for (int i = 0; i < kStrip; ++i) {  // moved up one by one: an index would put them into slow memory
+            for (int up = 0; up < kStrip - 1; ++up) out[up] = out[up + 1];
+            out[kStrip - 1] = sample_tag(t, joint, dim, TagPlace(t, least(y + i, t.grid_rows.target - 1), x));
+        }
+        return;
+    }
+    const TagSide side = t.of(dim);
+    const float* map = side.joint(joint);
+    const Source column = t.grid_columns.at(x);
+    const int last = t.fine_width - 1, first_row = y / 2 - 1;  // of fine; four rows from there
+    const Source left = t.fine_columns.at(dim == 0 ? column.index0 : last - column.index0);
+    const Source right = t.fine_columns.at(dim == 0 ? column.index1 : last - column.index1);
+    float above[2], here[2], below[2];  // three rows of coarse, in both columns of fine
+    const auto line = [&](int row, float (&to)[2]) {
+        const float* values = map + clamped(row, 0, t.fine_rows.source - 1) * side.row_stride;
+        to[0] = blend(left.weight0, values[left.index0], left.weight1, values[left.index1]);
+        to[1] = blend(right.weight0, values[right.index0], right.weight1, values[right.index1]);
+    };
+    line(y / 4 - 1, above);
+    line(y / 4, here);
+    line(y / 4 + 1, below);
+    const auto between = [&](float weight0, const float (&a)[2], float weight1, const float (&b)[2]) {
+        return blend(column.weight0, blend(weight0, a[0], weight1, b[0]), column.weight1,
+                     blend(weight0, a[1], weight1, b[1]));
+    };
+    float fine[kStrip];
+    fine[0] = between(0.75f, above, 0.25f, here);
+    fine[1] = y == 0 ? between(1.0f, here, 0.0f, below) : between(0.25f, above, 0.75f, here);
+    fine[2] = between(0.75f, here, 0.25f, below);
+    fine[3] = between(0.25f, here, 0.75f, below);
+    const auto fine_row = [&](int row) {
+        const int i = row - first_row;
+        return i == 0 ? fine[0] : i == 1 ? fine[1] : i == 2 ? fine[2] : fine[3];
+    };
+    resize_column<kStrip>(t.grid_rows, y, fine_row, out);
+}
+
 constexpr int kPatch = kTile + 2 * kMaxReach;
 
 // out = (add ? out : 0) + weight0*upper + weight1*lower, one row of a patch.
@@ -89,8 +132,6 @@ inline void blend_rows(const Source& row, const float* __restrict__ upper, const
 struct PatchArea {
     int y0, x0, height, width;
 };
-
-constexpr int kStrip = 4;  // rows of a column that a thread of a team samples at once
 
 // An area that begins in an even row, as strips for the threads of a team.
 struct Strips {

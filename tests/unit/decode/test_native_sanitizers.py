@@ -54,6 +54,10 @@ def test_the_shortcuts_of_grouping_are_what_they_stand_for(build) -> None:
     run(build("grouping_steps", "address,undefined"), 20, 1)
 
 
+def test_a_strip_at_once_is_its_pixels_one_by_one(build) -> None:
+    run(build("strips", "address,undefined"), 500, 1)
+
+
 def test_arbitrary_bytes_neither_crash_nor_hang(build) -> None:
     run(build("fuzz_decode", "address,undefined"), 400, 1)
 
