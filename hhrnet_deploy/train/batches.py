@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Sampler
 from hhrnet_deploy.errors import InputError
 from hhrnet_deploy.signals import children_spared, unhandled
 from hhrnet_deploy.train.failures import dead_workers_named
+from hhrnet_deploy.train.handover import Handover
 from hhrnet_deploy.train.losses import Targets
 from hhrnet_deploy.train.packed import PackedTargets, SparseMaps
 from hhrnet_deploy.train.recipe import Recipe
@@ -179,7 +180,7 @@ def load_batches(samples: TrainingSet, batches: RunBatches, *, pin: bool) -> Gen
     """
     workers = samples.recipe.workers
     loader: DataLoader[Batch | InputError] = DataLoader(
-        samples,  # type: ignore[arg-type]
+        Handover(samples) if workers else samples,  # type: ignore[arg-type]
         batch_sampler=batches,
         collate_fn=collate,
         num_workers=workers,

@@ -14,8 +14,11 @@ from train_world import recipe_document, write_people, write_preset
 
 from hhrnet_deploy.errors import HHRNetError
 from hhrnet_deploy.pipeline.training import TrainingOptions, train
+from hhrnet_deploy.train.handover import Handover
 from hhrnet_deploy.train.recipe import parse_recipe
 from hhrnet_deploy.train.records import StepRecord, ValidationRecord
+from hhrnet_deploy.train.samples import Ticket, TrainingSet
+from hhrnet_deploy.train.sources import open_training_sources
 
 HERE = Path(__file__).parent
 _FAILING = """
@@ -55,6 +58,26 @@ def test_a_killed_one_ends_the_run_and_is_named(tmp_path: Path) -> None:
         train(recipe, TrainingOptions(folder=tmp_path / "run"), watchers=(_Killer(),), say=lambda _: None)
     assert "--resume" in (caught.value.hint or "")
     assert multiprocessing.active_children() == []
+
+
+def _describe(samples: TrainingSet, answer: Path) -> None:
+    answer.write_text(f"{type(samples).__name__} {len(samples)} {samples[Ticket(0, 3)].image.sum()}")
+
+
+def test_a_set_reaches_several_processes_through_one_file(tmp_path: Path) -> None:
+    data = write_people(tmp_path / "data", images=8)
+    recipe = parse_recipe(recipe_document(write_preset(tmp_path / "tiny.yaml"), data), name="test")
+    samples = TrainingSet(open_training_sources(recipe.sources, lambda _: None), recipe)
+    handover = Handover(samples)
+    spawn = multiprocessing.get_context("spawn")
+    answers = [tmp_path / f"answer{number}" for number in range(2)]
+    processes = [spawn.Process(target=_describe, args=(handover, answer)) for answer in answers]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    expected = f"TrainingSet {len(samples)} {samples[Ticket(0, 3)].image.sum()}"
+    assert [answer.read_text() for answer in answers] == [expected, expected]
 
 
 def test_none_is_waited_for_after_an_error_that_nobody_expected(tmp_path: Path) -> None:
