@@ -15,7 +15,8 @@ class MovingAverage:
     The decay starts low, ``(1 + n) / (10 + n)`` after n updates, so that the first weights are soon forgotten.
 
     Args:
-        network: whose weights to follow; its copy is ``average``, always in eval mode.
+        network: whose weights to follow, on its device and in its memory layout already; its copy is ``average``,
+            always in eval mode.
         decay: the final decay.
     """
 
@@ -23,14 +24,17 @@ class MovingAverage:
         self.average = copy.deepcopy(network).eval().requires_grad_(False)
         self.decay = decay
         self.updates = 0
+        # Collected once: that takes longer than an update. All tensors stay where they are.
+        mine, theirs = list(self.average.state_dict().values()), list(network.state_dict().values())
+        self._mine = [tensor for tensor in mine if tensor.is_floating_point()]
+        self._theirs = [tensor for tensor in theirs if tensor.is_floating_point()]
+        self._my_counters = [tensor for tensor in mine if not tensor.is_floating_point()]
+        self._their_counters = [tensor for tensor in theirs if not tensor.is_floating_point()]
 
     @torch.no_grad()
-    def update(self, network: LoadedModel) -> None:
+    def update(self) -> None:
         """Take in the network's weights after an optimiser step."""
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         self.updates += 1
-        mine, theirs = self.average.state_dict(), network.state_dict()
-        floating = [name for name, value in mine.items() if value.is_floating_point()]
-        torch._foreach_lerp_([mine[name] for name in floating], [theirs[name] for name in floating], 1 - decay)
-        for name in mine.keys() - set(floating):
-            mine[name].copy_(theirs[name])
+        torch._foreach_lerp_(self._mine, self._theirs, 1 - decay)
+        torch._foreach_copy_(self._my_counters, self._their_counters)

@@ -114,8 +114,10 @@ class MuonAndAdam(torch.optim.Optimizer):
         steps = (matrices * (_ADAM_SIZE * max(matrices.shape[1:]) ** 0.5)).view_as(ahead).to(ahead.dtype)
         if transposed:
             steps = steps.transpose(1, 2)
-        for weight, step in zip(weights, steps, strict=True):
-            weight.mul_(1 - rate * self._weight_decay).sub_(step, alpha=rate)
+        values: list[Tensor] = [*weights]
+        if self._weight_decay:
+            torch._foreach_mul_(values, 1 - rate * self._weight_decay)
+        torch._foreach_sub_(values, [*steps], alpha=rate)
 
     def _momentum(self, weight: nn.Parameter) -> Tensor:
         state = self.state[weight]

@@ -104,7 +104,7 @@ class Stepper:
                 hint="Train with --set precision=bf16 or fp32, or lower the learning rate with --set optimiser.lr=...",
             )
         if learner.average is not None:
-            learner.average.update(learner.network)
+            learner.average.update()
 
     def _not_a_number(self, names: list[str], parts: Tensor) -> NotANumberError:
         where = f"step {self.learner.position.step + 1}"
