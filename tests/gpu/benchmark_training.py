@@ -35,7 +35,6 @@ from hhrnet_deploy.train.start import start_network
 # The first records hold the start of the loading processes and cuDNN's choice of kernels.
 _WARM_RECORDS = 2
 _STEPS_A_RECORD = 4
-_ROUNDS = 2
 
 
 class Rates:
@@ -146,7 +145,7 @@ def row(options: argparse.Namespace, precision: str, world: World) -> dict[str, 
         torch.cuda.reset_peak_memory_stats(world.device)
     loops: list[float] = []
     plains: list[float] = []
-    for _ in range(_ROUNDS):
+    for _ in range(options.rounds):
         plains += plain_rates(recipe, world, options.records)
         loops += loop_rate(recipe)
     loop, plain = statistics.median(loops), statistics.median(plains)
@@ -175,6 +174,7 @@ def parsed(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=24)
     parser.add_argument("--images", type=int, default=240, help="synthetic images to draw; they repeat")
     parser.add_argument("--records", type=int, default=4, help=f"how many times {_STEPS_A_RECORD} steps are timed")
+    parser.add_argument("--rounds", type=int, default=2, help="how often plain and loop take turns")
     parser.add_argument("--workers", type=int, default=12)
     parser.add_argument("--precisions", default="fp32,bf16,fp16")
     return parser.parse_args(words)
