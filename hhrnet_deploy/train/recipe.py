@@ -42,12 +42,14 @@ class Pasted(_Part):
     Attributes:
         path, split: the data set that photos and people come from (``$VARIABLES`` are expanded).
         images, seed: how many, and from which random numbers.
+        short_side: pixels; photos with a longer short side are shrunk first.
     """
 
     path: str
     split: str = "train2017"
     images: Count
     seed: Annotated[int, Field(ge=0)]
+    short_side: Count = 320
 
 
 class Source(_Part):

@@ -132,10 +132,11 @@ def _drawn(wanted: Synthetic, say: Say) -> Path:
 def _pasted(wanted: Pasted, say: Say) -> Path:
     source = expanded(wanted.path)
     layout = find_layout(source, wanted.split)
-    what = f"pasted-{wanted.images}-{wanted.seed}-{layout.split}-{sha256_of(layout.annotation_file)[:8]}"
+    what = f"pasted-{wanted.images}-{wanted.seed}-{wanted.short_side}-{layout.split}"
+    what += f"-{sha256_of(layout.annotation_file)[:8]}"
     folder = Path(cache_folder()) / "training" / what
     with one_at_a_time(folder):
         if not folder.is_dir():
             say(f"Pasting people into {wanted.images} photos in {folder}.")
-            make_paste_set(folder, source, wanted.split, wanted.images, wanted.seed)
+            make_paste_set(folder, source, wanted.split, wanted.images, wanted.seed, short_side=wanted.short_side)
     return folder
