@@ -1,6 +1,9 @@
-"""Which type a recipe's precision computes in on a device."""
+"""Which type a recipe's precision computes in on a device, and with which kernels."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -31,3 +34,14 @@ def has_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+@contextmanager
+def fastest_kernels() -> Iterator[None]:
+    """Let cuDNN try its kernels where a shape is new, as the official configuration does; a run has one shape."""
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = True
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from hhrnet_deploy.errors import HHRNetError, InputError
-from hhrnet_deploy.train.arithmetic import autocast_type
+from hhrnet_deploy.train.arithmetic import autocast_type, fastest_kernels
 from hhrnet_deploy.train.batches import Batch, normalise
 from hhrnet_deploy.train.losses import LossFactors, LossParts, Targets, total_loss
 from hhrnet_deploy.train.recipe import Recipe
@@ -57,7 +57,7 @@ class Stepper:
         names = [name for batch in batches for name in batch.names]
         parts = torch.zeros(4, device=self.device)
         for number, batch in enumerate(batches):
-            with self._gradients_stay_here(number < len(batches) - 1):
+            with fastest_kernels(), self._gradients_stay_here(number < len(batches) - 1):
                 losses = self._forward(*batch.on(self.device))
                 torch.autograd.backward(learner.scaler.scale(losses.total() / len(batches)))
             parts += torch.stack([part.detach().float() for part in losses]) / len(batches)

@@ -23,7 +23,7 @@ from reporting import machine, table
 
 from hhrnet_deploy.model.presets import find_preset
 from hhrnet_deploy.pipeline.training import TrainingOptions, train
-from hhrnet_deploy.train.arithmetic import autocast_type
+from hhrnet_deploy.train.arithmetic import autocast_type, fastest_kernels
 from hhrnet_deploy.train.batches import RunBatches, load_batches, normalise, split_batch
 from hhrnet_deploy.train.distributed import World, joined
 from hhrnet_deploy.train.recipe import Recipe, Source, Synthetic
@@ -106,9 +106,10 @@ def plain_rates(recipe: Recipe, world: World, steps: int) -> list[float]:
 
     def step() -> None:
         network.zero_grad()
-        with torch.autocast(world.device.type, kind, enabled=kind is not None):
-            coarse, fine = network(normalise(pixels).contiguous(memory_format=layout))
-        torch.autograd.backward(coarse.float().square().mean() + fine.float().square().mean())
+        with fastest_kernels():
+            with torch.autocast(world.device.type, kind, enabled=kind is not None):
+                coarse, fine = network(normalise(pixels).contiguous(memory_format=layout))
+            torch.autograd.backward(coarse.float().square().mean() + fine.float().square().mean())
 
     with _settled(world):
         for _ in range(2):
