@@ -35,7 +35,7 @@ def test_every_shipped_recipe_loads_and_names_a_preset(name: str) -> None:
 
 
 def test_no_official_row_is_missing() -> None:
-    assert set(OFFICIAL) | {"small_256", "quick"} == set(resources.names(resources.RECIPE))
+    assert set(OFFICIAL) | {"small_256", "small_256_gpu", "quick"} == set(resources.names(resources.RECIPE))
 
 
 @pytest.mark.parametrize("name", OFFICIAL)
