@@ -12,7 +12,7 @@ from hhrnet_deploy.train.samples import TrainingSet
 
 
 class Handover:
-    """A training set that a process to be spawned unpickles from a file of both.
+    """A training set that spawned processes unpickle from a file which they share.
 
     A fresh interpreter takes seconds until it reads what it is to do, and the pipe to it holds 64 KiB. A larger set in
     the pipe would make the starting process wait for each child before it starts the next.

@@ -344,7 +344,8 @@ HHRNET_HD void refine_people(const Group& group, const Refinement& r, const Span
                             s.best[task.searcher]);
             }
             group.barrier();
-            if (seeds) list_tasks(group, r, tag_of, s);
+            if (!seeds) break;
+            list_tasks(group, r, tag_of, s);
             group.barrier();
         }
         for (int i = group.rank(); i < s.searchers; i += group.size())
