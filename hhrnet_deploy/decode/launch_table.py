@@ -135,10 +135,10 @@ def group_memory_floats(dims: Dims) -> Any:
     """float32 places that ``group`` needs per image, an even number.
 
     They hold the costs (M, M) as float64, which an engine's tensors cannot be, the tags of one dimension that arrived
-    (M, K), the keys of all people (M, K) and the merged candidates: value, index (K, M) and tag (K, M, L). With two
-    dimensions no tags are kept, so that it is five values for each place either way.
+    (M, K), the keys of all people (M, K), who takes each candidate (K, M) and the merged candidates: value, index
+    (K, M) and tag (K, M, L). With two dimensions no tags are kept, so that it is six values for each place either way.
     """
-    return 2 * (dims.max_people * dims.max_people + _ceil_div(dims.capacity * 5, 2))
+    return 2 * (dims.max_people * dims.max_people + dims.capacity * 3)
 
 
 def _ceil_div(value: Any, by: int) -> Any:

@@ -2,32 +2,29 @@
 #pragma once
 
 #include "assign.h"
+#include "distance.h"
 #include "layout.h"
 #include "means.h"
+#include "whole.h"
 
 HHRNET_BEGIN
 
 constexpr double kNobodyCost = 1e10;
 
-// A tag of `dims` dimensions where there is room for the most.
-struct Tag {
-    float value[kMaxTagDims];
-
-    HHRNET_HD static Tag read(const float* from, int dims) { return {{from[0], from[dims - 1]}}; }
-};
-static_assert(kMaxTagDims == 2, "Tag::read takes the first and the last");
-
 // What a group shares while it groups one image. The arrays that grow with M are outside: see GroupMemory.
 struct GroupScratch {
     AssignScratch assign;
+    int cost[kMaxTeam * kMaxTeam];       // whole costs
     Tag person_tag[kMaxCandidates];      // the mean of what arrived at each person considered,
     Tag tag_sum[kMaxCandidates];         // its sum where there are several dimensions,
     int arrived_count[kMaxCandidates];   // and its number
     int person_of[kMaxCandidates];       // who takes each candidate; -1 - i: the i-th that starts a person
-    int newcomers[kMaxCandidates];       // those, in order,
+    uint32_t near[kMaxTeam];             // of each candidate: who is near enough to take it
+    int newcomers[kMaxCandidates];       // those that start one, in order,
     float newcomer_key[kMaxCandidates];  // and the first value of their tags
     int joint[kMaxJoints], found[kMaxJoints];  // as they are grouped; how many candidates each has
     int people;
+    int whole;  // whether a joint's costs were whole numbers
 };
 
 // Scratch of one image; too large for shared memory at M = 100.
@@ -35,15 +32,17 @@ struct GroupMemory {
     double* cost;    // (M, M)
     float* arrived;  // (M, K): tags of one dimension of each considered person in order of arrival
     float* keys;     // (M*K): the first value of the tag that started each person
+    int* taker;      // (K, M): the person whose joint each candidate becomes in the end; -1: none, or it is
 
     HHRNET_HD static size_t bytes(int joints, int people, int dims) {
         return sizeof(double) * people * people + sizeof(float) * people * joints * (dims == 1) +
-               sizeof(float) * people * joints;
+               sizeof(float) * people * joints + sizeof(int) * people * joints;
     }
     HHRNET_HD static GroupMemory at(void* memory, int joints, int people, int dims) {
         double* cost = static_cast<double*>(memory);
         float* arrived = reinterpret_cast<float*>(cost + size_t(people) * people);
-        return {cost, arrived, arrived + size_t(people) * joints * (dims == 1)};
+        float* keys = arrived + size_t(people) * joints * (dims == 1);
+        return {cost, arrived, keys, reinterpret_cast<int*>(keys + size_t(people) * joints)};
     }
 };
 
@@ -64,6 +63,7 @@ struct Grouping {
         return people.joint_tags + (size_t(person) * joints + joint) * dims;
     }
     HHRNET_HD float* arrived(int person) const { return memory.arrived + size_t(person) * joints; }
+    HHRNET_HD int* taker(int joint) const { return memory.taker + size_t(joint) * settings.max_people; }
 };
 
 // The candidates of one joint, those above the threshold.
@@ -105,40 +105,6 @@ struct Candidate {
     }
 };
 
-// The square of the L2 distance of a candidate from a person's tag, in float64 as np.linalg.norm adds it up.
-HHRNET_HD double squared_distance(const Tag& a, const Tag& b, int dims) {
-    double sum = 0.0;
-    for (int dim = 0; dim < kMaxTagDims; ++dim) {
-        const double difference = double(a.value[dim]) - double(b.value[dim]);
-        sum = dim < dims ? sum + difference * difference : sum;
-    }
-    return sum;
-}
-
-// rint(sqrt(squared_distance)). A root in float32 is at most 2e-7 of itself from that in float64, so that it
-// decides wherever it is not that close to the middle between two whole numbers.
-HHRNET_HD double rounded_distance(const Tag& a, const Tag& b, int dims) {
-    float sum = 0.0f;
-    for (int dim = 0; dim < kMaxTagDims; ++dim) {
-        const float difference = a.value[dim] - b.value[dim];
-        sum = dim < dims ? sum + difference * difference : sum;
-    }
-    const float root = sqrtf(sum), whole = rintf(root);
-    if (0.5f - fabsf(root - whole) > 5e-7f * root) return double(whole);
-    return rint(sqrt(squared_distance(a, b, dims)));
-}
-
-// The least number whose root, rounded, is not below the threshold: a root is below where its square is below
-// this.
-HHRNET_HD double square_of_threshold(double threshold) {
-    if (!(threshold > 0.0)) return 0.0;
-    double square = threshold * threshold;
-    while (sqrt(square) < threshold) square = nextafter(square, HUGE_VAL);
-    for (double below = nextafter(square, 0.0); !(sqrt(below) < threshold); below = nextafter(square, 0.0))
-        square = below;
-    return square;
-}
-
 // Zeros for the joints of people begin to end-1, by a team or a group.
 template <class Team>
 HHRNET_HD void clear_people(const Team& team, const Grouping& g, int begin, int end) {
@@ -167,10 +133,13 @@ HHRNET_HD void add_tag(const Grouping& g, int person, const Tag& tag, int place,
     s.person_tag[person] = mean;
 }
 
-// One thread: the candidate becomes this person's joint, the `arrivals`-th tag in the person's list.
-HHRNET_HD void take_joint(const Grouping& g, int person, int joint, const Candidate& candidate, int arrivals,
-                          GroupScratch& s) {
-    if (person < g.settings.max_people) add_tag(g, person, candidate.tag, least(arrivals, g.joints - 1), s);
+// One thread: a tag arrives at a person, `arrivals` of them before.
+HHRNET_HD void take_tag(const Grouping& g, int person, const Tag& tag, int arrivals, GroupScratch& s) {
+    if (person < g.settings.max_people) add_tag(g, person, tag, least(arrivals, g.joints - 1), s);
+}
+
+// One thread: the candidate becomes this person's joint.
+HHRNET_HD void write_joint(const Grouping& g, int person, int joint, const Candidate& candidate) {
     const int index = clamped(candidate.index, 0, g.width * g.height - 1), row = index / g.width;
     float *keypoint = g.keypoint(person, joint), *tag = g.joint_tag(person, joint);
     keypoint[0] = float(index - row * g.width);
@@ -202,7 +171,8 @@ HHRNET_HD void start_person(const Team& team, const Grouping& g, const JointCand
             g.memory.keys[person] = key;
             s.people = person + 1;
         }
-        take_joint(g, person, c.joint, candidate, 0, s);
+        take_tag(g, person, candidate.tag, 0, s);
+        write_joint(g, person, c.joint, candidate);
     }
     team.barrier();
 }
@@ -237,24 +207,20 @@ struct MatchingCosts {
     }
 };
 
-// Which person takes each candidate of a joint type, by a team; the number of those that start one. Ends with
-// its barrier.
-template <class Team>
-HHRNET_HD int accept_matches(const Team& team, const JointCandidates& c, int considered,
-                             double squared_threshold, GroupScratch& s) {
+// Which person takes each candidate of a joint type, by a team: taker_of(row), or -1 where it starts one; the
+// number of those that do. Ends with its barrier.
+template <class Team, class TakerOf>
+HHRNET_HD int accept_matches(const Team& team, const JointCandidates& c, const TakerOf& taker_of,
+                             GroupScratch& s) {
     int newcomers = 0;
     for (int first = 0; first < c.found; first += team.size()) {
-        const int which = first + team.rank(), real = least(which, c.found - 1);
-        const Tag tag = Tag::read(c.tag + real * c.dims, c.dims);
-        const int column = considered > 0 ? s.assign.star_in_row[real] : 0;
-        const bool accepted =
-            column < considered && squared_distance(tag, s.person_tag[column], c.dims) < squared_threshold;
-        const bool starts = which < c.found && !accepted;
+        const int which = first + team.rank(), taker = which < c.found ? taker_of(which) : 0;
+        const bool starts = taker < 0;
         const uint32_t all = team.ballot(starts);
         const int before = newcomers + count_bits(all & ((1u << team.rank()) - 1u));
         if (starts) s.newcomers[before] = which;
-        if (starts) s.newcomer_key[before] = tag.value[0];
-        if (which < c.found) s.person_of[which] = starts ? -1 - before : column;
+        if (starts) s.newcomer_key[before] = c.tag[which * c.dims];
+        if (which < c.found) s.person_of[which] = starts ? -1 - before : taker;
         newcomers += count_bits(all);
     }
     team.barrier();
@@ -270,7 +236,9 @@ HHRNET_HD void place_in_order(const Team& team, const Grouping& g, const JointCa
         if (person < 0) {
             start_person(team, g, c, which, s);
         } else if (team.rank() == 0) {
-            take_joint(g, person, c.joint, Candidate::read(c, which), s.arrived_count[person], s);
+            const Candidate candidate = Candidate::read(c, which);
+            take_tag(g, person, candidate.tag, s.arrived_count[person], s);
+            write_joint(g, person, c.joint, candidate);
         }
     }
 }
@@ -294,7 +262,8 @@ HHRNET_HD bool keys_clash(const Team& team, const Grouping& g, int newcomers, co
     return team.ballot(same) != 0;
 }
 
-// What place_in_order does, all candidates at once: they go to different persons unless keys clash.
+// What place_in_order does, all candidates at once: they go to different persons unless keys clash. What the
+// next joint does not look at is left to write_joints.
 template <class Team>
 HHRNET_HD void place_at_once(const Team& team, const Grouping& g, const JointCandidates& c, int newcomers,
                              GroupScratch& s) {
@@ -302,14 +271,71 @@ HHRNET_HD void place_at_once(const Team& team, const Grouping& g, const JointCan
     if (now > g.settings.max_people) clear_people(team, g, greatest(people, g.settings.max_people), now);
     team.barrier();
     for (int which = team.rank(); which < c.found; which += team.size()) {
-        const Candidate candidate = Candidate::read(c, which);
+        const Tag tag = Tag::read(c.tag + which * c.dims, c.dims);
         const int taker = s.person_of[which];
         const int person = taker < 0 ? least(people - 1 - taker, g.capacity() - 1) : taker;
         const int place = taker < 0 ? 0 : s.arrived_count[person];
-        if (taker < 0) g.memory.keys[person] = candidate.tag.value[0];
-        take_joint(g, person, c.joint, candidate, place, s);
+        if (taker < 0) g.memory.keys[person] = tag.value[0];
+        take_tag(g, person, tag, place, s);
+        g.taker(c.joint)[which] = person;
     }
     if (team.rank() == 0) s.people = now;
+}
+
+// The same where each thread has one candidate at most and none starts a person; false where one does.
+template <class Team, class TakerOf>
+HHRNET_HD bool place_matched(const Team& team, const Grouping& g, const JointCandidates& c,
+                             const TakerOf& taker_of, GroupScratch& s) {
+    const int which = team.rank(), person = which < c.found ? taker_of(which) : 0;
+    if (team.size() == 1 || team.ballot(person < 0) != 0) return false;
+    if (which < c.found) {
+        take_tag(g, person, Tag::read(c.tag + which * c.dims, c.dims), s.arrived_count[person], s);
+        g.taker(c.joint)[which] = person;
+    }
+    return true;
+}
+
+// Writes the joints that were left, by the group.
+template <class Group>
+HHRNET_HD void write_joints(const Group& group, const Grouping& g) {
+    const int most = g.settings.max_people;
+    for (int i = group.rank(); i < g.joints * most; i += group.size()) {
+        const int joint = i / most, which = i - joint * most, person = g.taker(joint)[which];
+        if (person < 0) continue;
+        write_joint(g, person, joint, Candidate::read(JointCandidates(g, joint, most), which));
+    }
+}
+
+// A joint's candidates to people, by a team.
+template <class Team, class TakerOf>
+HHRNET_HD void place(const Team& team, const Grouping& g, const JointCandidates& c, const TakerOf& taker_of,
+                     GroupScratch& s) {
+    const int newcomers = accept_matches(team, c, taker_of, s);
+    if (team.size() > 1 && !keys_clash(team, g, newcomers, s))
+        place_at_once(team, g, c, newcomers, s);
+    else
+        place_in_order(team, g, c, s);
+}
+
+// A joint in whole numbers, by a group; false where they do not do. Ends with a barrier.
+template <class Group>
+HHRNET_HD bool group_whole(const Group& group, const Grouping& g, const JointCandidates& c, int considered,
+                           double squared_threshold, GroupScratch& s) {
+    const bool narrow = is_narrow(group, considered) && c.found <= considered;
+    if (!narrow || !g.settings.use_detection_val) return false;
+    const WholeCosts costs = {c.value,           c.tag,  s.person_tag, c.found, considered, c.dims,
+                              squared_threshold, s.cost, s.near};
+    reduce_whole(group, costs, s.assign);
+    const auto team = group.team();
+    if (team.index() == 0) {
+        int column = -1;
+        const bool fits = assign_whole(team, costs, s.assign, column);
+        const auto taker_of = [&](int row) { return s.near[row] >> column & 1u ? column : -1; };
+        if (fits && !place_matched(team, g, c, taker_of, s)) place(team, g, c, taker_of, s);
+        if (team.rank() == 0) s.whole = fits;
+    }
+    group.barrier();
+    return s.whole;
 }
 
 // Groups all candidates of one image; s.people is their number. The costs are the group's work, what follows
@@ -326,21 +352,30 @@ HHRNET_HD void group_people(const Group& group, const Grouping& g, GroupScratch&
         if (team.rank() == 0) s.found[i] = found;
     }
     clear_people(group, g, 0, g.settings.max_people);  // more are rare
+    if (!Group::single)
+        for (int i = group.rank(); i < g.capacity(); i += group.size()) g.memory.taker[i] = -1;
     group.barrier();
     for (int i = 0; i < g.joints; ++i) {
         const JointCandidates candidates(g, s.joint[i], s.found[i]);
         const int found = candidates.found, considered = least(s.people, g.settings.max_people);
         if (found == 0 || (g.settings.ignore_too_much && considered == g.settings.max_people)) continue;
+        if (group_whole(group, g, candidates, considered, squared_threshold, s)) continue;
         const MatchingCosts costs = {candidates, s, considered, g.settings.use_detection_val};
         const int n = considered > 0 ? greatest(found, considered) : 0;
         assign(group, costs, g.memory.cost, n, s.assign, [&](const auto& first) {
-            const int newcomers = accept_matches(first, candidates, considered, squared_threshold, s);
-            if (first.size() > 1 && !keys_clash(first, g, newcomers, s))
-                place_at_once(first, g, candidates, newcomers, s);
-            else
-                place_in_order(first, g, candidates, s);
+            const auto taker_of = [&](int row) {
+                const int column = considered > 0 ? s.assign.star_in_row[row] : considered;
+                if (column >= considered) return -1;
+                const Tag tag = Tag::read(candidates.tag + row * candidates.dims, candidates.dims);
+                return squared_distance(tag, s.person_tag[column], candidates.dims) < squared_threshold
+                           ? column
+                           : -1;
+            };
+            place(first, g, candidates, taker_of, s);
         });
     }
+    if (!Group::single) write_joints(group, g);
+    group.barrier();
 }
 
 HHRNET_END

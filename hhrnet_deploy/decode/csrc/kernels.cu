@@ -5,6 +5,7 @@
 //
 // HHRNET_ONLY (1 to 6) compiles one kernel alone, for its PTX.
 #include "aggregate.h"
+#include "merge.h"
 #include "peaks.h"
 #include "refine.h"
 #include "tag_ranges.h"
@@ -48,6 +49,14 @@ struct Warp {
         return __reduce_min_sync(kWholeWarp, value);
 #else
         for (int mask = size() / 2; mask > 0; mask /= 2) value = least(value, exchange(value, mask));
+        return value;
+#endif
+    }
+    __device__ uint32_t any_of(uint32_t value) const {
+#if __CUDA_ARCH__ >= 800
+        return __reduce_or_sync(kWholeWarp, value);
+#else
+        for (int mask = size() / 2; mask > 0; mask /= 2) value |= exchange(value, mask);
         return value;
 #endif
     }
@@ -219,7 +228,6 @@ extern "C" __global__ void __launch_bounds__(kThreads, 1)
           float* scores, float* joint_tags, float* person_tags, int* count, float* memory) {
     __shared__ GroupScratch scratch;
     __shared__ double staged[kStagedBytes / sizeof(double)];
-    __shared__ unsigned long long longest;
     __shared__ int bad;
     const Block block;
     const int image = int(blockIdx.x), limit = clamped(max_people, 1, kMaxCandidates);
@@ -257,7 +265,7 @@ extern "C" __global__ void __launch_bounds__(kThreads, 1)
     merge_parts(block,
                 {const_cast<float*>(value) + first, const_cast<int*>(index) + first,
                  const_cast<float*>(tag) + first * dims},
-                joints, parts, limit, dims, settings.detection_threshold, candidates, longest);
+                joints, parts, limit, dims, settings.detection_threshold, candidates);
     const Grouping grouping = {settings,   joints, dims,
                                width,      height, skeleton + joints,
                                candidates, people, GroupMemory::at(own, joints, limit, dims)};

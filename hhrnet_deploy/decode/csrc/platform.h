@@ -14,9 +14,11 @@
 
 #if defined(__CUDACC__)
 #define HHRNET_UNROLL _Pragma("unroll 4")
+#define HHRNET_UNROLL_ALL _Pragma("unroll")
 #define HHRNET_ROLLED _Pragma("unroll 1")
 #else
 #define HHRNET_UNROLL
+#define HHRNET_UNROLL_ALL
 #define HHRNET_ROLLED
 #endif
 

@@ -12,6 +12,8 @@
 
 HHRNET_BEGIN
 
+constexpr int kMaxTeam = 32;
+
 // A team of one thread.
 struct Solo {
     int index_ = 0, count_ = 1;
@@ -32,8 +34,9 @@ struct Solo {
     }
     // Bit i is what the thread with rank i passed.
     HHRNET_HD uint32_t ballot(bool value) const { return value; }
-    // The least of what all passed.
+    // The least of what all passed, and the bits that any passed.
     HHRNET_HD uint32_t least_of(uint32_t value) const { return value; }
+    HHRNET_HD uint32_t any_of(uint32_t value) const { return value; }
 };
 
 struct SingleThread {

@@ -74,9 +74,10 @@ def test_grids_and_shapes_are_positive_whole_numbers() -> None:
 @pytest.mark.parametrize("dims", [1, 2])
 def test_the_memory_of_group_is_what_the_headers_carve(dims: int) -> None:
     places = 30 * 17
-    costs, arrived, keys, candidates = 30 * 30 * 8, places * (dims == 1) * 4, places * 4, places * (2 + dims) * 4
+    costs, arrived, candidates = 30 * 30 * 8, places * (dims == 1) * 4, places * (2 + dims) * 4
+    keys = takers = places * 4
     sizes = dataclasses.replace(DIMS, dims=dims)
-    assert launch_table.group_memory_floats(sizes) * 4 == costs + arrived + keys + candidates
+    assert launch_table.group_memory_floats(sizes) * 4 == costs + arrived + keys + takers + candidates
 
 
 def test_the_parts_of_a_joint_have_a_list_each() -> None:
