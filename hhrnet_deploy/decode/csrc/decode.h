@@ -221,7 +221,6 @@ void refine_all(const Group& group, const ImageRequest& r, const Workspace& w, c
                                        patches,
                                        reach,
                                        joint,
-                                       r.joints,
                                        w.bounds + size_t(joint) * p.tiles(),
                                        {tags, &w.tables, p, joint, memory}};
         float* keypoints = w.people.keypoints + joint * 3;
@@ -230,7 +229,8 @@ void refine_all(const Group& group, const ImageRequest& r, const Workspace& w, c
             missing |= keypoints[size_t(person) * r.joints * 3 + 2] == 0.0f;
         if (missing) bound_all_tags(group, refinement.ranges, 0, 1, columns);
         group.barrier();
-        refine_joint(group, refinement, {0, people}, 1, w.people.person_tags, keypoints, scratch);
+        refine_joint(group, refinement, {people, 0, 1}, w.people.person_tags,
+                     {keypoints, keypoints, r.joints * 3}, scratch);
         group.barrier();
     }
 }

@@ -293,23 +293,19 @@ extern "C" __global__ void __launch_bounds__(kThreads, 1)
     const TagMaps maps = shape.tag_maps(image, tags);
     const int people = clamped(count[image], 0, joints * limit), tiles = projection.tiles();
     const size_t first = size_t(image) * joints * limit, channel = size_t(image) * joints + joint;
+    const size_t own = (first * joints + joint) * 3;
+    const JointKeypoints points = {grouped + own, keypoints + own, joints * 3};
     for (int i = part + block.rank() * parts; i < people; i += block.size() * parts)
-        for (int value = 0; value < 3; ++value) {
-            const size_t place = ((first + i) * joints + joint) * 3 + value;
-            keypoints[place] = grouped[place];
-        }
-    block.barrier();
+        if (!points.missing(i)) points.keep(i);
     float* own_ranges = const_cast<float*>(tile_tags) + channel * TagRanges::floats(tiles, dims);
     const Refinement refinement = {projection,
                                    maps,
                                    nullptr,
                                    {},
                                    joint,
-                                   joints,
                                    const_cast<float*>(bounds) + channel * tiles,
                                    {maps, nullptr, projection, joint, own_ranges}};
-    refine_joint(block, refinement, {part, people}, parts, person_tags + first * dims,
-                 keypoints + (first * joints + joint) * 3, &scratch);
+    refine_joint(block, refinement, {people, part, parts}, person_tags + first * dims, points, &scratch);
 }
 #endif
 

@@ -53,7 +53,7 @@ struct Refinement {
     const TagMaps& tags;
     TilePatches* patches;  // these two for one thread
     TileReach reach;
-    int joint, joints;
+    int joint;
     float* bounds;  // the heat bound of every tile
     TagRanges ranges;
 
@@ -243,9 +243,15 @@ struct SearchTask {
     int searcher, tile;
 };
 
+// Who misses a joint is dealt out one by one to so many groups; this one is the `part`-th.
+struct Share {
+    int people, part, parts;
+};
+
 // What a group shares while it refines one joint.
 struct RefineScratch {
     int person[kSearchers];  // who misses the joint
+    bool more;               // whether people are left to look at
     PlaceKey seed[kSearchers], best[kSearchers];
     int tasks[kTasks];  // tiles left to search: tile * kSearchers + searcher
     int searchers, count;
@@ -305,33 +311,69 @@ HHRNET_HD void fill_keypoint(const Refinement& r, int index, float* keypoint) {
     keypoint[2] = heat;
 }
 
-// Looks for the joint of all who miss it, by one thread and, below, by a group.
-HHRNET_HD void refine_people(const SingleThread&, const Refinement& r, const Span& part, int,
-                             const float* person_tags, float* keypoints, RefineScratch*) {
-    for (int person = part.begin; person < part.end; ++person) {
-        float* keypoint = keypoints + size_t(person) * r.joints * 3;
-        if (keypoint[2] != 0.0f) continue;
-        fill_keypoint(r, index_of(find_place(r, person_tags + size_t(person) * r.tags.dims)), keypoint);
+// The keypoints of one joint before and after refining, which may be the same; `stride` from person to
+// person.
+struct JointKeypoints {
+    const float* grouped;
+    float* refined;
+    int stride;
+
+    HHRNET_HD bool missing(int person) const { return grouped[size_t(person) * stride + 2] == 0.0f; }
+    HHRNET_HD float* of(int person) const { return refined + size_t(person) * stride; }
+    HHRNET_HD void keep(int person) const {
+        for (int i = 0; i < 3; ++i) of(person)[i] = grouped[size_t(person) * stride + i];
+    }
+};
+
+// Takes this group's share of those who miss the joint, from person `next` on, as many as there is room for;
+// `number` of them came before. By one team.
+template <class Team>
+HHRNET_HD void deal_people(const Team& team, const Share& share, const JointKeypoints& keypoints, int& next,
+                           int& number, RefineScratch& s) {
+    const uint32_t below = (1u << team.rank()) - 1u;
+    int searchers = 0;
+    for (; next < share.people; next += team.size()) {
+        const int person = next + team.rank();
+        const bool missing = person < share.people && keypoints.missing(person);
+        const uint32_t all = team.ballot(missing);
+        const bool own = missing && (number + count_bits(all & below)) % share.parts == share.part;
+        const uint32_t owned = team.ballot(own);
+        if (searchers + count_bits(owned) > kSearchers) break;
+        if (own) keypoints.keep(person);
+        if (own) s.person[searchers + count_bits(owned & below)] = person;
+        searchers += count_bits(owned);
+        number += count_bits(all);
+    }
+    if (team.rank() == 0) s.searchers = searchers;
+    if (team.rank() == 0) s.more = next < share.people;
+}
+
+// Fills one joint type of all who miss it, by one thread.
+HHRNET_HD void refine_joint(const SingleThread&, const Refinement& r, const Share& share,
+                            const float* person_tags, const JointKeypoints& keypoints, RefineScratch*) {
+    for (int person = 0; person < share.people; ++person) {
+        if (!keypoints.missing(person)) continue;
+        const float* tag = person_tags + size_t(person) * r.tags.dims;
+        fill_keypoint(r, index_of(find_place(r, tag)), keypoints.of(person));
     }
 }
 
+// The same of a group's share of them. The bounds of the tags are there before.
 template <class Group>
-HHRNET_HD void refine_people(const Group& group, const Refinement& r, const Span& part, int step,
-                             const float* person_tags, float* keypoints, RefineScratch* scratch) {
+HHRNET_HD void refine_joint(const Group& group, const Refinement& r, const Share& share,
+                            const float* person_tags, const JointKeypoints& keypoints,
+                            RefineScratch* scratch) {
     RefineScratch& s = *scratch;
     const auto team = group.team();
     const auto tag_of = [&](int person) { return person_tags + size_t(person) * r.tags.dims; };
-    const auto keypoint = [&](int person) { return keypoints + size_t(person) * r.joints * 3; };
-    for (int first = part.begin; first < part.end; first += kSearchers * step) {
-        if (group.rank() == 0) s.searchers = s.count = 0;
+    int next = 0, number = 0;  // the first team's
+    for (bool more = true; more;) {
+        if (team.index() == 0) deal_people(team, share, keypoints, next, number, s);
+        if (group.rank() == 0) s.count = 0;
+        for (int i = group.rank(); i < kSearchers; i += group.size()) s.seed[i] = s.best[i] = 0;
         group.barrier();
-        for (int i = group.rank(); i < kSearchers; i += group.size()) {
-            s.seed[i] = s.best[i] = 0;
-            const int person = first + i * step;
-            if (person < part.end && keypoint(person)[2] == 0.0f)
-                s.person[group.add(&s.searchers, 1)] = person;
-        }
-        group.barrier();
+        more = s.more;
+        if (s.searchers == 0 && !more) return;
         find_seeds(group, r, tag_of, s);
         group.barrier();
         HHRNET_ROLLED
@@ -349,19 +391,9 @@ HHRNET_HD void refine_people(const Group& group, const Refinement& r, const Span
             group.barrier();
         }
         for (int i = group.rank(); i < s.searchers; i += group.size())
-            fill_keypoint(r, index_of(s.best[i]), keypoint(s.person[i]));
+            fill_keypoint(r, index_of(s.best[i]), keypoints.of(s.person[i]));
         group.barrier();
     }
-}
-
-// Fills one joint type of people `part`, every step-th, that miss it; `keypoints` are the joint's of the
-// first. The bounds of the tags are there before.
-template <class Group>
-HHRNET_HD void refine_joint(const Group& group, const Refinement& r, Span part, int step,
-                            const float* person_tags, float* keypoints, RefineScratch* scratch) {
-    const auto has = [&](int person) { return keypoints[size_t(person) * r.joints * 3 + 2] != 0.0f; };
-    while (part.begin < part.end && has(part.begin)) part.begin += step;
-    if (part.begin < part.end) refine_people(group, r, part, step, person_tags, keypoints, scratch);
 }
 
 HHRNET_END
